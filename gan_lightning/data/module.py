@@ -1,0 +1,214 @@
+"""A data set as one uint8 tensor; seeded batches of it, normalised to [-1, 1] on the device.
+
+Shapes: B real images per iteration over all devices, N images in a split, C channels, H height, W width.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from gan_lightning.images import normalize
+from gan_lightning.randomness import derive_seed
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Reader(Protocol):
+    """What a data set brings along: how its files come to a folder, and how they are read."""
+
+    def fetch(self, root: Path) -> None:
+        """See to it that the files are in `root`. Called by one process of each node."""
+
+    def read(self, root: Path, split: str) -> Batch:
+        """Images (N, C, H, W) uint8 and labels (N,) int64 of the split "train" or "test"."""
+
+
+class ImageDataModule(LightningDataModule):
+    """Real images: the train split in batches for the Trainer, either split whole for whoever looks at it.
+
+    Args:
+        root: folder of the data set's files; `~` is the home folder.
+        reader: knows the files of this data set.
+        image_shape: C, H, W.
+        batch_size: B, real images per iteration over all devices; each takes an equal share.
+        replacement: draw every batch from the whole split, rather than each image once per epoch.
+        seed: of the order of the images.
+        num_val_samples: generated images that an evaluation looks at, over all devices; 0 switches validation off.
+        name: of the data set, for scores.
+
+    Raises:
+        ValueError: if a value cannot be used; the message names the key.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        reader: Reader,
+        image_shape: tuple[int, int, int],
+        batch_size: int = 128,
+        replacement: bool = False,
+        seed: int = 0,
+        num_val_samples: int = 0,
+        name: str = "images",
+    ) -> None:
+        super().__init__()
+        if not _is_count(batch_size):
+            raise ValueError(f"data.batch_size={batch_size} must be a whole number from 1 up; try 128")
+        if len(image_shape) != 3 or not all(map(_is_count, image_shape)):
+            raise ValueError(
+                f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
+                "try [1,28,28]"
+            )
+        self.root = Path(root).expanduser().absolute()
+        self.reader = reader
+        self.image_shape = tuple(image_shape)
+        self.batch_size = batch_size
+        self.replacement = replacement
+        self.seed = seed
+        self.num_val_samples = num_val_samples
+        self.name = name
+        self._splits: dict[str, Batch] = {}
+
+    def prepare_data(self) -> None:
+        self.reader.fetch(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage == "fit":
+            self._check_batch_size()
+
+    def images(self, split: str = "train") -> Tensor:
+        """All images of the split "train" or "test", (N, C, H, W) uint8; read when first asked for."""
+        return self._split(split)[0]
+
+    def labels(self, split: str = "train") -> Tensor:
+        """Their classes, (N,) int64."""
+        return self._split(split)[1]
+
+    def val_dataloader(self) -> "list[tuple[int, int]]":
+        """Which samples this device draws: numbers of blocks, and their sizes. See `sample_blocks`."""
+        rank, world_size = self._place()
+        return sample_blocks(self.num_val_samples)[rank::world_size]
+
+    def train_dataloader(self) -> "BatchLoader":
+        rank, world_size = self._place()
+        return BatchLoader(
+            *self._split("train"),
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            seed=self.seed,
+            replacement=self.replacement,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        # Lightning sends every loader's batches through here; only those for training hold real images.
+        if self.trainer and not self.trainer.training:
+            return batch
+        images, labels = batch
+        return normalize(images), labels
+
+    def _split(self, split: str) -> Batch:
+        if split not in self._splits:
+            images, labels = self.reader.read(self.root, split)
+            shape = tuple(images.shape[1:])
+            if shape != self.image_shape:
+                raise ValueError(
+                    f"data.image_shape={list(self.image_shape)} is not the shape of the images in "
+                    f"data.root={self.root}; try {str(list(shape)).replace(' ', '')}"
+                )
+            self._splits[split] = images, labels
+        return self._splits[split]
+
+    def _check_batch_size(self) -> None:
+        num_images = len(self.images())
+        if self.batch_size > num_images:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is larger than the {num_images} images of the data set; "
+                f"try {min(128, num_images)}"
+            )
+        world_size = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % world_size:
+            assert self.trainer is not None
+            devices = f"trainer.devices={self.trainer.num_devices}"
+            if self.trainer.num_nodes > 1:
+                devices += f" times trainer.num_nodes={self.trainer.num_nodes}"
+            fit = max(self.batch_size // world_size, 1) * world_size
+            raise ValueError(f"data.batch_size={self.batch_size} must be divisible by {devices}; try {fit}")
+
+
+class BatchLoader:
+    """Batches in an order that depends on the seed and the iteration alone, so that a run resumes exactly.
+
+    Each turn of `for` goes on where the last one stopped, for as many batches as an epoch has. The order of
+    an epoch is a permutation of the images, or draws with replacement. Its last, short batch is left out, so
+    that all batches have one shape.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64.
+        batch_size: B, of all ranks together; rank r takes the r-th of world_size equal blocks of its rows.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        replacement: bool = False,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
+        self.seed = seed
+        self.replacement = replacement
+        self.iteration = 0   # batches handed out so far, over all epochs
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        share = self.batch_size // self.world_size
+        ordered_epoch, order = -1, torch.empty(0)
+        # As many as an epoch has, even from the middle of one: Lightning ends an epoch by its own count, also
+        # after a resume, and with limit_train_batches its epochs end elsewhere than ours.
+        for _ in range(len(self)):
+            epoch, position = divmod(self.iteration, len(self))
+            if epoch != ordered_epoch:
+                ordered_epoch, order = epoch, self._order(epoch)
+            start = position * self.batch_size + self.rank * share
+            rows = order[start : start + share]
+            self.iteration += 1   # before the yield: a checkpoint of this iteration must not repeat it
+            # images[rows] is the same, six times slower: 0.4 ms for 128 images of MNIST.
+            yield self.images.index_select(0, rows), self.labels.index_select(0, rows)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"iteration": self.iteration}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.iteration = state["iteration"]
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+        num_images = len(self.images)
+        if self.replacement:
+            return torch.randint(num_images, (num_images,), generator=generator)
+        return torch.randperm(num_images, generator=generator)
+
+
+def sample_blocks(num_samples: int, size: int = 500) -> list[tuple[int, int]]:
+    """Cut a number of samples into numbered blocks, `(number, size)`; each block's noise follows from its number."""
+    return [(start // size, min(size, num_samples - start)) for start in range(0, num_samples, size)]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,60 @@
+"""Pixels: the only place that knows that images are uint8 outside the networks and [-1, 1] inside."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Pixels as the networks see them: `x / 127.5 - 1`, the range of the generator's tanh.
+
+    Args:
+        images: (..., C, H, W) uint8 in [0, 255].
+
+    Returns:
+        The same shape, float32 in [-1, 1].
+    """
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Undo `normalize`: round to the nearest pixel value, and clip what lies outside.
+
+    Args:
+        images: (..., C, H, W) float in [-1, 1].
+
+    Returns:
+        The same shape, uint8 in [0, 255].
+    """
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def grid(images: Tensor, nrow: int = 8) -> Tensor:
+    """Lay images out in rows of `nrow`, with a border between them.
+
+    Args:
+        images: (N, C, H, W) float in [-1, 1].
+
+    Returns:
+        (C or 3, height, width) uint8: make_grid repeats a single channel three times.
+    """
+    return make_grid(to_uint8(images), nrow=nrow, padding=2, pad_value=64)
+
+
+def save_png(picture: Tensor, path: Path) -> None:
+    """Write one picture, (C, H, W) uint8."""
+    to_pil_image(picture.cpu()).save(path)
+
+
+def save_gif(frames: list[Tensor], path: Path, seconds: float = 6.0) -> None:
+    """Write an endless animation that takes `seconds` to play; its last frame stays for one second.
+
+    Args:
+        frames: pictures of one size, (C, H, W) uint8.
+    """
+    pictures = [to_pil_image(frame.cpu()) for frame in frames]
+    durations = [max(20, int(1000 * seconds / len(pictures)))] * (len(pictures) - 1) + [1000]  # ms
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
