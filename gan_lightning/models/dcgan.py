@@ -1,0 +1,94 @@
+"""DCGAN fitted to small images. Radford et al. 2016. https://arxiv.org/abs/1511.06434
+
+The paper's rules (section 3): strided and transposed convolutions only, BatchNorm except at G's output and D's
+input, ReLU in G, LeakyReLU 0.2 in D, weights N(0, 0.02). Two stages in place of four: 28x28 is 7x7 doubled twice.
+
+Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gan_lightning.models.init import initialize
+
+
+def _smallest_size(image_shape: Sequence[int]) -> int:
+    """The size that is doubled twice on the way to the image, S / 4."""
+    _, height, width = image_shape
+    if height != width or height % 4:
+        raise ValueError(
+            f"data.image_shape={list(image_shape)}: model=dcgan needs square images of a size divisible by 4, "
+            "such as 28 or 32; resize the data, or use model=mlp"
+        )
+    return height // 4
+
+
+class Generator(nn.Module):
+    """z -> image.
+
+    Args:
+        latent_dim: Z.
+        image_shape: (C, S, S), S divisible by 4.
+        base_channels: channels of the last hidden layer; the one before has twice as many.
+
+    Raises:
+        ValueError: if the image is not square or S is not divisible by 4.
+    """
+
+    def __init__(
+        self, latent_dim: int, image_shape: Sequence[int], base_channels: int = 64, init: str = "dcgan"
+    ) -> None:
+        super().__init__()
+        channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
+        if c < 1:
+            raise ValueError(f"model.generator.base_channels={c} must be 1 or more; try 64")
+        # No bias before BatchNorm, which has its own.
+        self.layers = nn.Sequential(
+            nn.Unflatten(1, (latent_dim, 1, 1)),
+            nn.ConvTranspose2d(latent_dim, 2 * c, kernel_size=size, bias=False),  # (B, 2c, S/4, S/4)
+            nn.BatchNorm2d(2 * c),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * c, c, kernel_size=4, stride=2, padding=1, bias=False),  # (B, c, S/2, S/2)
+            nn.BatchNorm2d(c),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(c, channels, kernel_size=4, stride=2, padding=1),  # (B, C, S, S)
+            nn.Tanh(),
+        )
+        initialize(self, init)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, Z) -> (B, C, S, S) in [-1, 1]."""
+        return self.layers(z)
+
+
+class Discriminator(nn.Module):
+    """Image -> logit.
+
+    Args:
+        image_shape: (C, S, S), S divisible by 4.
+        base_channels: channels of the first layer; the second has twice as many.
+
+    Raises:
+        ValueError: if the image is not square or S is not divisible by 4.
+    """
+
+    def __init__(self, image_shape: Sequence[int], base_channels: int = 64, init: str = "dcgan") -> None:
+        super().__init__()
+        channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
+        if c < 1:
+            raise ValueError(f"model.discriminator.base_channels={c} must be 1 or more; try 64")
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, c, kernel_size=4, stride=2, padding=1),  # (B, c, S/2, S/2)
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(c, 2 * c, kernel_size=4, stride=2, padding=1, bias=False),  # (B, 2c, S/4, S/4)
+            nn.BatchNorm2d(2 * c),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(2 * c, 1, kernel_size=size),  # (B, 1, 1, 1)
+            nn.Flatten(start_dim=0),
+        )
+        initialize(self, init)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B,) logits."""
+        return self.layers(images)
