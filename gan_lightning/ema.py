@@ -1,0 +1,50 @@
+"""The averaged generator: what samples, evaluation and export use."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class EMA(nn.Module):
+    """Exponential moving average of the generator's weights. Karras et al. 2018, section 4.2.
+    https://arxiv.org/abs/1710.10196
+
+    After an update on a batch of B images: `average = d * average + (1 - d) * weights`,  `d = 0.5^(B / h)`.
+    The half-life h is `half_life_kimg` thousand images, and at most `warmup` times the number of images seen so
+    far, so that a short run is not ruled by its random start. Buffers (BatchNorm's statistics) are copied.
+
+    Args:
+        half_life_kimg: thousands of images after which a weight counts half.
+        warmup: share of the images seen so far that the half-life may not exceed.
+    """
+
+    def __init__(self, half_life_kimg: float = 10.0, warmup: float = 0.05) -> None:
+        super().__init__()
+        if half_life_kimg <= 0:
+            raise ValueError(f"ema.half_life_kimg={half_life_kimg} must be positive; to switch averaging off: ema=null")
+        if not 0 < warmup <= 1:
+            raise ValueError(f"ema.warmup={warmup} must lie in (0, 1]; try 0.05")
+        self.half_life_kimg = half_life_kimg
+        self.warmup = warmup
+        self.generator: nn.Module | None = None
+
+    def follow(self, generator: nn.Module) -> None:
+        """Start the average at the generator's weights."""
+        self.generator = copy.deepcopy(generator).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module, batch_size: int, images_seen: int) -> None:
+        """Move the average towards the generator's weights.
+
+        Args:
+            batch_size: images since the last update, over all devices.
+            images_seen: images since the start of training, over all devices, these included.
+        """
+        assert self.generator is not None, "follow() comes first"
+        half_life = min(self.half_life_kimg * 1000, self.warmup * images_seen)
+        decay = 0.5 ** (batch_size / half_life)
+        # One fused call for all weights: a loop over them costs as much as a small step.
+        torch._foreach_lerp_(list(self.generator.parameters()), list(generator.parameters()), 1 - decay)
+        for average, buffer in zip(self.generator.buffers(), generator.buffers(), strict=True):
+            average.copy_(buffer)

@@ -1,0 +1,179 @@
+"""Algorithm 1 of Goodfellow et al. 2014 as a LightningModule. https://arxiv.org/abs/1406.2661
+
+Shapes: B images of this device's share of the batch, Z latent, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gan_lightning.ema import EMA
+from gan_lightning.losses import NonSaturating
+from gan_lightning.penalties import R1
+from gan_lightning.randomness import derive_seed
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Step = dict[str, Tensor]
+
+ADAM: MakeOptimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))  # DCGAN, section 4
+CHECKPOINT_VERSION = 1
+
+
+class GAN(LightningModule):
+    """A generator and a discriminator that are trained against each other.
+
+    An iteration is one batch of real images: one update of the discriminator, and after every `n_critic` of them
+    one of the generator. `global_step` counts iterations.
+
+    Args:
+        generator: (B, Z) -> (B, C, H, W) in [-1, 1].
+        discriminator: (B, C, H, W) in [-1, 1] -> (B,) logits.
+        loss: what the two minimise, see `losses.py`.
+        penalty: what the discriminator pays for a steep slope, see `penalties.py`.
+        ema: the averaged generator, which then serves for samples.
+        generator_optimizer, discriminator_optimizer: parameters -> optimizer.
+        latent_dim: Z.
+        n_critic: updates of D for one of G; k in the paper.
+        reuse_fake: G's turn judges the images of D's turn again, instead of images from fresh noise.
+        seed: everything random in iteration t follows from (seed, t).
+        networks: the config that builds the two networks, kept in checkpoints so that they can be loaded alone.
+
+    Raises:
+        ValueError: if latent_dim or n_critic is below 1.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: NonSaturating | None = None,
+        penalty: R1 | None = None,
+        ema: EMA | None = None,
+        generator_optimizer: MakeOptimizer = ADAM,
+        discriminator_optimizer: MakeOptimizer = ADAM,
+        latent_dim: int = 100,
+        n_critic: int = 1,
+        reuse_fake: bool = False,
+        seed: int = 0,
+        networks: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
+            if value < 1:
+                raise ValueError(f"{key}={value} must be 1 or more")
+        self.automatic_optimization = False
+        self.generator = generator
+        self.discriminator = discriminator
+        self.loss = loss or NonSaturating()
+        self.penalty = penalty
+        self.ema = ema
+        if ema:
+            ema.follow(generator)
+        self.make_optimizers = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.latent_dim = latent_dim
+        self.n_critic = n_critic
+        self.reuse_fake = reuse_fake
+        self.seed = seed
+        self.networks = networks
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Step:
+        """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
+        real, _ = batch
+        discriminator_optimizer, generator_optimizer = self.optimizers()
+        is_generators_turn = (self.global_step + 1) % self.n_critic == 0
+        self.seed_iteration()
+
+        # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
+        with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):
+            fake = self.generator(self.sample_latent(real))
+        real_logits = self.discriminator(real)
+        fake_logits = self.discriminator(fake.detach())
+        d_loss = self.loss.discriminator(real_logits, fake_logits)
+        step = {"d_loss": d_loss, "real_logits": real_logits, "fake_logits": fake_logits}
+        if self.penalty:
+            step["penalty"] = self.penalty(self.discriminator, real, fake.detach(), None)
+            d_loss = d_loss + step["penalty"]
+        self.descend(discriminator_optimizer, d_loss)
+
+        if is_generators_turn:
+            self.discriminator.requires_grad_(False)  # its weights need no gradient here
+            if not self.reuse_fake:
+                fake = self.generator(self.sample_latent(real))
+            real_logits = self.discriminator(real) if self.loss.needs_real_logits else None
+            step["g_loss"] = self.loss.generator(real_logits, self.discriminator(fake))
+            # The bare optimizer: a step through Lightning's wrapper would count as another iteration.
+            self.descend(generator_optimizer, step["g_loss"], wrapped=False)
+            self.discriminator.requires_grad_(True)
+            if self.ema:
+                batch_size = len(real) * self.trainer.world_size
+                self.ema.update(self.generator, batch_size * self.n_critic, batch_size * self.global_step)
+        return step
+
+    def seed_iteration(self) -> None:
+        """Seed what iteration t draws: the noise of all devices alike, anything else (dropout) for each its own."""
+        self.noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, self.global_step))
+        torch.manual_seed(derive_seed(self.seed, self.global_step, 1 + self.global_rank))
+
+    def sample_latent(self, real: Tensor) -> Tensor:
+        """z ~ N(0, I) for as many images as `real`: this device's rows of the whole batch's noise.   # (B, Z)"""
+        size = len(real)
+        whole = torch.randn(
+            size * self.trainer.world_size, self.latent_dim, generator=self.noise, device=real.device, dtype=real.dtype
+        )
+        return whole[size * self.global_rank :][:size]
+
+    def descend(self, optimizer: LightningOptimizer, loss: Tensor, wrapped: bool = True) -> None:
+        """Take one step down the loss's gradient. The gradient stays, for those who log its norm."""
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        (optimizer if wrapped else optimizer.optimizer).step()
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        return [self._make_optimizer("discriminator"), self._make_optimizer("generator")]
+
+    def _make_optimizer(self, name: str) -> Optimizer:
+        try:
+            return self.make_optimizers[name](getattr(self, name).parameters())
+        except ValueError as error:  # PyTorch names the setting but not whose it is
+            raise ValueError(f"optimizer.{name}: {error}") from error
+
+    @torch.no_grad()
+    def sample(self, num: int, seed: int = 0) -> Tensor:
+        """Draw images from the averaged generator where there is one, else from the generator.
+
+        Layers that look at their batch are in evaluation mode: one z gives one image, whatever stands beside it.
+
+        Returns:
+            (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device.
+        """
+        z = torch.randn(num, self.latent_dim, generator=torch.Generator().manual_seed(seed))
+        return self.generate(z.to(self.device))
+
+    def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
+        """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""
+        block, size = batch
+        return {"block": block, "images": self.sample(size, seed=derive_seed(block))}
+
+    @torch.no_grad()
+    def generate(self, z: Tensor) -> Tensor:
+        """Images of the given latents, as `sample` makes them: (N, Z) -> (N, C, H, W) in [-1, 1]."""
+        generator = self.ema.generator if self.ema and self.ema.generator else self.generator
+        was_training = generator.training
+        generator.eval()
+        images = generator(z.to(next(generator.parameters()).dtype))
+        generator.train(was_training)
+        return images
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gan_lightning"] = {
+            "version": CHECKPOINT_VERSION,
+            "latent_dim": self.latent_dim,
+            "networks": self.networks,
+            "averaged": self.ema is not None,
+        }

@@ -1,0 +1,373 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+from torch.testing import assert_close
+
+from gan_lightning.callbacks.console import Console, ProgressBar
+from gan_lightning.callbacks.pictures import Pictures
+from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.callbacks.tensorboard import Dashboard
+from gan_lightning.data import ImageDataModule
+from gan_lightning.ema import EMA
+from gan_lightning.gan import GAN
+from gan_lightning.losses import NonSaturating
+from gan_lightning.models import dcgan, mlp
+from gan_lightning.penalties import R1
+from gan_lightning.randomness import derive_seed
+
+SHAPE = (1, 8, 8)
+LATENT_DIM = 4
+BATCH_SIZE = 8
+BATCHES = 6   # in an epoch
+
+
+class RandomImages:
+    """A data set of noise: a Reader that needs no files."""
+
+    def fetch(self, root):
+        pass
+
+    def read(self, root, split):
+        num = BATCH_SIZE * BATCHES
+        images = torch.randint(256, (num, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        return images, torch.zeros(num, dtype=torch.int64)
+
+
+def small_gan(seed=0, **settings):
+    """BatchNorm in G and dropout in D: what is easily disturbed by those who watch."""
+    torch.manual_seed(seed)
+    networks = {
+        "generator": dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4),
+        "discriminator": mlp.Discriminator(SHAPE, hidden=[16], dropout=0.2),
+    }
+    return GAN(**(networks | {"latent_dim": LATENT_DIM, "seed": seed} | settings))
+
+
+def fit(gan, folder, iterations=3, *, logger=False, callbacks=(), data=True, **settings):
+    """Train for some iterations; returns the Trainer."""
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_steps=iterations,
+        logger=logger,
+        callbacks=list(callbacks),
+        limit_val_batches=0,
+        **{
+            "log_every_n_steps": 1,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+            "enable_checkpointing": False,
+        }
+        | settings,
+    )
+    trainer.fit(gan, ImageDataModule(folder, RandomImages(), SHAPE, batch_size=BATCH_SIZE) if data is True else data)
+    return trainer
+
+
+def weights(network):
+    """A copy of all parameters and buffers."""
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def same(before, after):
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Calls(Callback):
+    """What goes through each network, in order: (network, input, output), one list per iteration."""
+
+    def __init__(self):
+        self.iterations = []
+        self.batches = []
+
+    def on_train_start(self, trainer, gan):
+        for name in ("generator", "discriminator"):
+            getattr(gan, name).register_forward_hook(
+                lambda network, inputs, output, name=name: self.iterations[-1].append((name, inputs[0].detach().clone()))
+            )
+
+    def on_train_batch_start(self, trainer, gan, batch, batch_idx):
+        self.batches.append(batch[0].clone())
+        self.iterations.append([])
+
+    def inputs(self, name, iteration):
+        return [given for network, given in self.iterations[iteration] if network == name]
+
+
+def watched_optimizer(record, networks):
+    """SGD that notes both networks' weights before and after each of its steps."""
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            before = {name: weights(network) for name, network in networks.items()}
+            result = super().step(closure)
+            record.append((before, {name: weights(network) for name, network in networks.items()}))
+            return result
+
+    return lambda parameters: Watched(parameters, lr=0.1)
+
+
+def watched_gan(**settings):
+    """A GAN, and the weights before and after each step of D and of G."""
+    steps, networks = {"discriminator": [], "generator": []}, {}
+    optimizers = {f"{name}_optimizer": watched_optimizer(record, networks) for name, record in steps.items()}
+    gan = small_gan(**optimizers, **settings)
+    networks |= {"generator": gan.generator, "discriminator": gan.discriminator}
+    return gan, steps
+
+
+# --- The step ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reuse_fake", [False, True])
+@pytest.mark.parametrize(("stepped", "other"), [("discriminator", "generator"), ("generator", "discriminator")])
+def test_step_of_one_network_leaves_the_other_unchanged(tmp_path, stepped, other, reuse_fake):
+    gan, steps = watched_gan(reuse_fake=reuse_fake, penalty=R1(1.0))
+    fit(gan, tmp_path)
+    assert len(steps[stepped]) == 3
+    for before, after in steps[stepped]:
+        assert same(before[other], after[other])
+        assert not same(before[stepped], after[stepped])
+
+
+@pytest.mark.parametrize("reuse_fake", [False, True])
+def test_nothing_but_its_own_steps_changes_a_networks_weights(tmp_path, reuse_fake):
+    gan, steps = watched_gan(reuse_fake=reuse_fake)
+    fit(gan, tmp_path)
+    for name, record in steps.items():
+        parameters = [key for key, _ in getattr(gan, name).named_parameters()]   # statistics do move in between
+        for (_, after), (before, _) in zip(record, record[1:], strict=False):
+            assert all(torch.equal(after[name][key], before[name][key]) for key in parameters)
+
+
+@pytest.mark.parametrize("reuse_fake", [False, True])
+def test_update_equals_the_gradients_of_algorithm_1(tmp_path, reuse_fake):
+    """D's gradient ascends on m real and m generated images, then G's on its own, written out for one iteration."""
+    settings = {"discriminator": mlp.Discriminator(SHAPE, [16]), "generator": mlp.Generator(LATENT_DIM, SHAPE, [16])}
+    sgd = {f"{name}_optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.5) for name in settings}
+    gan = small_gan(seed=5, reuse_fake=reuse_fake, penalty=R1(0.7), **settings, **sgd)
+    G, D = mlp.Generator(LATENT_DIM, SHAPE, [16]), mlp.Discriminator(SHAPE, [16])
+    G.load_state_dict(gan.generator.state_dict())
+    D.load_state_dict(gan.discriminator.state_dict())
+    calls = Calls()
+    fit(gan, tmp_path, 1, callbacks=[calls])
+    real = calls.batches[0]
+    noise = torch.Generator().manual_seed(derive_seed(5, 0))
+    z = torch.randn(BATCH_SIZE, LATENT_DIM, generator=noise)
+    z_again = z if reuse_fake else torch.randn(BATCH_SIZE, LATENT_DIM, generator=noise)
+
+    x = real.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
+    value = D(real).sigmoid().log().mean() + (1 - D(G(z)).sigmoid()).log().mean()
+    loss = -value + 0.7 / 2 * slope.square().sum(dim=(1, 2, 3)).mean()
+    for parameter, gradient in zip(D.parameters(), torch.autograd.grad(loss, list(D.parameters())), strict=True):
+        parameter.data -= 0.5 * gradient
+    loss = -D(G(z_again)).sigmoid().log().mean()
+    for parameter, gradient in zip(G.parameters(), torch.autograd.grad(loss, list(G.parameters())), strict=True):
+        parameter.data -= 0.5 * gradient
+    assert_close(gan.discriminator.state_dict(), D.state_dict())
+    assert_close(gan.generator.state_dict(), G.state_dict())
+
+
+@pytest.mark.parametrize(("n_critic", "iterations", "generator_steps"), [(1, 4, 4), (5, 13, 2), (5, 4, 0)])
+def test_global_step_counts_iterations_for_any_n_critic(tmp_path, n_critic, iterations, generator_steps):
+    gan, steps = watched_gan(n_critic=n_critic)
+    calls = Calls()
+    trainer = fit(gan, tmp_path, iterations, callbacks=[calls])
+    assert trainer.global_step == gan.global_step == len(calls.iterations) == iterations
+    assert len(steps["discriminator"]) == iterations
+    assert len(steps["generator"]) == generator_steps == iterations // n_critic
+    turns = [len(calls.inputs("discriminator", t)) == 3 for t in range(iterations)]
+    assert turns == [(t + 1) % n_critic == 0 for t in range(iterations)]
+
+
+def test_discriminator_sees_real_images_once_per_iteration(tmp_path):
+    calls = Calls()
+    fit(small_gan(), tmp_path, callbacks=[calls])
+    for t, real in enumerate(calls.batches):
+        first, *generated = calls.inputs("discriminator", t)
+        assert torch.equal(first, real)
+        assert len(generated) == 2 and not any(torch.equal(images, real) for images in generated)
+
+
+def test_generator_loss_that_looks_at_real_logits_gets_them(tmp_path):
+    class Relativistic(NonSaturating):
+        needs_real_logits = True
+        given = None
+
+        def generator(self, real_logits, fake_logits):
+            self.given = real_logits
+            return (real_logits - fake_logits).mean()
+
+    calls = Calls()
+    fit(small_gan(loss=(loss := Relativistic())), tmp_path, 1, callbacks=[calls])
+    assert loss.given.shape == (BATCH_SIZE,)
+    assert [torch.equal(images, calls.batches[0]) for images in calls.inputs("discriminator", 0)] == [
+        True, False, True, False,
+    ]   # fmt: skip
+
+
+def test_generators_turn_draws_fresh_noise(tmp_path):
+    calls = Calls()
+    fit(small_gan(reuse_fake=False), tmp_path, callbacks=[calls])
+    drawn = [z for t in range(3) for z in calls.inputs("generator", t)]
+    assert len(drawn) == 6
+    assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_reuse_fake_judges_the_same_images_in_both_turns(tmp_path):
+    calls = Calls()
+    fit(small_gan(reuse_fake=True), tmp_path, callbacks=[calls])
+    for t in range(3):
+        assert len(calls.inputs("generator", t)) == 1
+        _, in_ds_turn, in_gs_turn = calls.inputs("discriminator", t)
+        assert torch.equal(in_ds_turn, in_gs_turn)
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_requires_grad_of_both_networks_is_as_before(tmp_path, n_critic):
+    gan = small_gan(n_critic=n_critic)
+    fit(gan, tmp_path)
+    assert all(parameter.requires_grad for network in (gan.generator, gan.discriminator) for parameter in network.parameters())
+
+
+def test_average_follows_the_generator_by_images_not_by_steps(tmp_path):
+    """Its decay over k iterations of n_critic is that of k * n_critic * B images."""
+    gan, steps = watched_gan(n_critic=2, ema=EMA(half_life_kimg=0.016, warmup=1.0))   # 16 images = one turn of G
+    start = weights(gan.generator)
+    fit(gan, tmp_path, 4)
+    (_, first), (_, second) = steps["generator"]
+    for key, _ in gan.generator.named_parameters():
+        expected = 0.25 * start[key] + 0.25 * first["generator"][key] + 0.5 * second["generator"][key]
+        assert_close(gan.ema.generator.state_dict()[key], expected)
+
+
+# --- Randomness --------------------------------------------------------------------------------------------
+
+
+def trained(folder, seed=0, **settings):
+    gan = small_gan(seed, ema=EMA(), penalty=R1(0.3))
+    fit(gan, folder, **settings)
+    return weights(gan)
+
+
+def test_same_seed_gives_the_same_weights_bit_by_bit(tmp_path):
+    first = trained(tmp_path)
+    torch.randn(7)   # whatever was drawn before
+    assert same(first, trained(tmp_path))
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    gans = [small_gan(), small_gan()]   # the same initial weights
+    for seed, gan in enumerate(gans):
+        gan.seed = seed
+        fit(gan, tmp_path)
+    assert not same(*map(weights, gans))
+
+
+def test_watching_a_run_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)   # else there is no progress bar
+    watchers = [Pictures(num_images=4), Scalars(), Console(every_n_steps=1), ProgressBar(), Dashboard({"seed": 0}, {"model": "dcgan"})]
+    assert watchers[3].is_enabled
+    watched = trained(
+        tmp_path,
+        iterations=2 * BATCHES,
+        callbacks=watchers,
+        logger=TensorBoardLogger(tmp_path, name="", version=""),
+        log_every_n_steps=1,
+        enable_progress_bar=True,
+    )
+    assert len(list((tmp_path / "samples").glob("epoch_*.png"))) == 3
+    assert same(watched, trained(tmp_path, iterations=2 * BATCHES))
+
+
+def latents(rank, world_size, draws=2, iteration=7):
+    gan = small_gan()
+    gan.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=iteration)
+    gan.seed_iteration()
+    return [gan.sample_latent(torch.empty(12 // world_size, *SHAPE)) for _ in range(draws)]
+
+
+def test_rows_of_all_devices_are_the_noise_of_one():
+    for whole, *parts in zip(latents(0, 1), *(latents(rank, 3) for rank in range(3)), strict=True):
+        assert whole.shape == (12, LATENT_DIM)
+        assert torch.equal(torch.cat(parts), whole)
+
+
+def test_noise_is_standard_normal_and_another_one_in_each_iteration():
+    first, second = latents(0, 1)[0], latents(0, 1, iteration=8)[0]
+    assert not torch.equal(first, second)
+    gan = small_gan(latent_dim=1000)
+    gan.trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0)
+    gan.seed_iteration()
+    z = gan.sample_latent(torch.empty(50, *SHAPE))
+    assert_close(torch.stack([z.mean(), z.std()]), torch.tensor([0.0, 1.0]), rtol=0, atol=0.015)
+
+
+def test_dropout_differs_between_devices():
+    masks = []
+    for rank in range(2):
+        latents(rank, world_size=2)
+        masks.append(torch.rand(5))
+    assert not torch.equal(*masks)
+
+
+def test_seeds_of_neighbours_are_unrelated():
+    parts = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1)]
+    assert len({derive_seed(*numbers) for numbers in parts}) == len(parts)
+    assert derive_seed(3, 1) == derive_seed(3, 1)
+
+
+# --- Samples -----------------------------------------------------------------------------------------------
+
+
+def test_sample_depends_on_its_seed_alone():
+    gan = small_gan()
+    first = gan.sample(5, seed=1)
+    torch.manual_seed(99)
+    assert torch.equal(gan.sample(5, seed=1), first)
+    assert not torch.equal(gan.sample(5, seed=2), first)
+    assert first.shape == (5, *SHAPE) and first.dtype == torch.float32 and not first.requires_grad
+
+
+def test_sample_is_one_image_per_z_whatever_stands_beside_it(tmp_path):
+    gan = small_gan()
+    fit(gan, tmp_path)
+    z = torch.randn(6, LATENT_DIM)
+    assert_close(gan.generate(z)[2:3], gan.generate(z[2:3]), rtol=0, atol=1e-5)
+
+
+def test_sample_leaves_the_generator_as_it_was():
+    gan = small_gan()
+    before = weights(gan)
+    assert gan.generator.training
+    gan.sample(4)
+    assert gan.generator.training and all(layer.training for layer in gan.generator.modules())
+    assert same(before, weights(gan))
+
+
+def test_sample_comes_from_the_averaged_generator_where_there_is_one():
+    gan = small_gan(ema=EMA())
+    nn.init.zeros_(gan.ema.generator.layers[-2].weight)
+    assert gan.sample(2).unique().numel() == 1
+    assert small_gan().sample(2).unique().numel() > 1
+
+
+# --- Bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["latent_dim", "n_critic"])
+def test_count_below_one_is_refused_by_its_key(key):
+    with pytest.raises(ValueError, match=f"{key}=0 must be 1 or more"):
+        small_gan(**{key: 0})
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_value_that_an_optimizer_refuses_is_named_with_its_owner(tmp_path, name):
+    gan = small_gan(**{f"{name}_optimizer": lambda parameters: torch.optim.Adam(parameters, lr=-1.0)})
+    with pytest.raises(ValueError, match=rf"optimizer\.{name}: Invalid learning rate: -1"):
+        fit(gan, tmp_path)
