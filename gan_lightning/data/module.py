@@ -27,6 +27,20 @@ class Reader(Protocol):
         """Images (N, C, H, W) uint8 and labels (N,) int64 of the split "train" or "test"."""
 
 
+class Tensors:
+    """Images that are in memory already: a Reader without files."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.batch = images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
+
+    def fetch(self, root: Path) -> None: ...
+
+    def read(self, root: Path, split: str) -> Batch:
+        if split != "train":
+            raise ValueError(f"these images are a train split only; there is no {split} split to read")
+        return self.batch
+
+
 class ImageDataModule(LightningDataModule):
     """Real images: the train split in batches for the Trainer, either split whole for whoever looks at it.
 
@@ -72,6 +86,18 @@ class ImageDataModule(LightningDataModule):
         self.num_val_samples = num_val_samples
         self.name = name
         self._splits: dict[str, Batch] = {}
+
+    @classmethod
+    def from_tensors(cls, images: Tensor, labels: Tensor | None = None, **settings: Any) -> "ImageDataModule":
+        """A data set of your own: images (N, C, H, W) uint8, labels (N,) int64 if there are any.
+
+        Args:
+            settings: batch_size, replacement, seed, name.
+        """
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise ValueError(f"images must be (N, C, H, W) uint8, not {tuple(images.shape)} {images.dtype}")
+        _, channels, height, width = images.shape
+        return cls(".", Tensors(images, labels), (channels, height, width), **settings)
 
     def prepare_data(self) -> None:
         self.reader.fetch(self.root)

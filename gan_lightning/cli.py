@@ -1,0 +1,247 @@
+"""The way into every command: compose the config, run the job, say in one line what went wrong.
+
+    @command("train")               # conf/train.yaml
+    def main(config): ...
+
+The line goes to the terminal, the traceback to the run's train.log; `HYDRA_FULL_ERROR=1` shows everything.
+Nothing here imports torch or Lightning, so that `--help` and a mistyped key answer at once.
+"""
+
+import argparse
+import functools
+import logging
+import os
+import re
+import string
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.errors import (
+    explain,
+    explain_composition,
+    explain_flag,
+    explain_syntax,
+    explain_type,
+    is_bug,
+    short,
+)
+from gan_lightning.paths import conf_dir, groups, options
+
+log = logging.getLogger(__name__)
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
+FULL_ERROR = "HYDRA_FULL_ERROR"
+DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+PARENT = os.getppid()
+OUR_LOGGING = "hydra/job_logging=gan_lightning"
+
+
+class UsageError(Exception):
+    """A command line that cannot be read. The message is for people."""
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
+    """Make `main(config)` a command that reads conf/<config_name>.yaml and `sys.argv`.
+
+    Called with a config, the function runs as it stands, errors included.
+    """
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(config: DictConfig | None = None) -> None:
+            if config is not None:
+                main(config)
+            elif exit_code := _run(main, config_name):
+                sys.exit(exit_code)
+
+        return run
+
+    return decorate
+
+
+def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
+    """Run one job, or with -m several, and return the exit code of the process."""
+    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    debugging = os.environ.get(FULL_ERROR) == "1"
+    exit_code = 0
+
+    # An error stops here, so that the next job of a -m run gets its turn.
+    @functools.wraps(main)
+    def job(config: DictConfig) -> None:
+        nonlocal exit_code
+        del os.environ[FULL_ERROR]  # it is ours: processes that the job starts must not take it for the user's
+        _log_warnings()
+        if _rank() > 0:
+            threading.Thread(target=_end_with_parent, daemon=True).start()
+        try:
+            main(config)
+        except Exception as error:
+            exit_code = FAILED
+            _report(error)
+        finally:
+            os.environ[FULL_ERROR] = "1"
+
+    try:
+        args = _read_argv(config_name)
+    except UsageError as error:
+        _print(f"error: {error}")
+        return USAGE
+    if args.help:
+        print(help_text(config_name))
+        return 0
+    if debugging:
+        start(main)()
+        return 0
+    try:
+        os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
+        start(job)()
+    except KeyboardInterrupt:
+        _print("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        folder, name = Path(args.config_path or conf_dir()), args.config_name or config_name
+        _print(f"error: {explain_composition(error, name, args.overrides, folder)}")
+        return USAGE if isinstance(error, HydraException | ValueError) else FAILED
+    return exit_code
+
+
+# --- Command line ------------------------------------------------------------------------------------------
+
+
+def _read_argv(config_name: str) -> argparse.Namespace:
+    """Parse `sys.argv`; rewrite it for Hydra, and for Lightning, which appends overrides for other ranks."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise UsageError(explain_flag(message, parser._option_string_actions, config_name))
+
+    parser.error = refuse  # type: ignore[assignment, method-assign]
+    args = parser.parse_intermixed_args()
+    for override in args.overrides:
+        if override.startswith("="):
+            raise UsageError(explain_syntax(override))
+    flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    if args.config_path and "://" not in args.config_path:
+        # People mean the folder they are in; Hydra takes the one of this package.
+        absolute = os.path.abspath(args.config_path)
+        flags = [word.replace(args.config_path, absolute) for word in flags]
+        args.config_path = absolute
+        if not args.config_dir:  # A run's saved config has no hydra section; it logs as the run did.
+            flags += ["--config-dir", str(conf_dir())]
+        if OUR_LOGGING not in args.overrides:
+            args.overrides.append(OUR_LOGGING)
+    sys.argv[1:] = flags + args.overrides
+    return args
+
+
+def help_text(config_name: str) -> str:
+    """conf/hydra/help/<command>.yaml, filled in; without one the command's YAML, whose comments say enough.
+
+    Hydra's own --help takes longer with every option there is.
+    """
+    text = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    keys = re.sub(r"(?ms)^(defaults|hydra):.*?(?=^\w|\Z)", "", text)  # with their comments
+    template = conf_dir() / "hydra" / "help" / f"{config_name}.yaml"
+    if not template.exists():
+        return keys.strip()
+    return string.Template(OmegaConf.load(template).template).substitute(
+        APP_CONFIG_GROUPS=_describe_options(text), CONFIG=re.sub(r"(?m)^#.*\n", "", keys).strip()
+    )
+
+
+def _describe_options(text: str) -> str:
+    """Every option with the first comment of its file; a star marks what the config with this text takes."""
+    defaults: dict[str, str] = {}
+    for entry in OmegaConf.create(text).defaults:
+        defaults.update(entry if isinstance(entry, DictConfig) else {})
+    lines = []
+    for group in groups():
+        lines.append(group)
+        for option in options(group):
+            content = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
+            comment = re.search(r"^# (?!@package)(.*)", content, re.MULTILINE)
+            star = "*" if defaults.get(group) == option else " "
+            about = textwrap.shorten(comment[1], 88, placeholder=" …") if comment else ""
+            lines.append(f"  {star} {option:<15} {about}".rstrip())
+    return "\n".join(lines)
+
+
+# --- Terminal, log file, processes -------------------------------------------------------------------------
+
+
+def _report(error: Exception) -> None:
+    """One line to the terminal, the traceback to the log file."""
+    job, rank = HydraConfig.get(), _rank()
+    folder, overrides = job.runtime.output_dir, list(job.overrides.task)
+    line = explain(error, folder, overrides)
+    log.debug("rank %d failed: %s", rank, line, exc_info=error)  # the console starts at INFO
+    if is_bug(error):
+        files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
+        where = f"in {short(files[0])}" if files else f"with {FULL_ERROR}=1"
+        line = explain_type(job.job.config_name, overrides) or f"{line} (traceback {where})"
+    if job.mode == RunMode.MULTIRUN:
+        line = f"{short(folder)}: {line}"
+    if rank == 0:
+        _print(f"error: {line}")
+    elif not _parent_ends(within=10):  # otherwise rank 0 failed as well, and has said why
+        _print(f"error: rank {rank}: {line}")
+
+
+def _log_warnings() -> None:
+    """A warning is one line on the terminal and in train.log; a library's deprecation in train.log only."""
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        level = logging.DEBUG if issubclass(category, DEPRECATIONS) else logging.WARNING
+        text = " ".join(str(message).split())
+        logging.getLogger("py.warnings").log(level, "%s: %s (%s:%d)", category.__name__, text, filename, lineno)
+
+    warnings.showwarning = show
+    logging.raiseExceptions = False  # a full disk must not print a traceback for every line logged
+
+
+class RankZero(logging.Filter):
+    """Lets the first of a run's processes speak, and no other. Used by conf/hydra/job_logging."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _rank() == 0
+
+
+def _rank() -> int:
+    """The number of this process as torchrun, Lightning or SLURM has set it."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def _parent_ends(within: float) -> bool:
+    deadline = time.monotonic() + within
+    while os.getppid() == PARENT and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return os.getppid() != PARENT
+
+
+def _end_with_parent() -> None:
+    """A rank whose first process is gone would wait for it for half an hour."""
+    while not _parent_ends(within=60):
+        pass
+    time.sleep(10)  # a run that ends well has both end at about the same time
+    os._exit(FAILED)
+
+
+def _print(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)

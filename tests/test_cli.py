@@ -1,0 +1,281 @@
+"""The way into a command: what people read when they ask, and when they err."""
+
+import errno
+import logging
+import os
+import resource
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, RunCli
+
+from gan_lightning.errors import explain, suggest_keys
+from gan_lightning.paths import conf_dir, groups, options
+
+SECONDS = 2  # for --help and for a mistake, as promised
+
+
+def error_line(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a command that failed."""
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.stdout
+    return lines[0].removeprefix("error: ")
+
+
+def test_help_names_every_choice_and_a_command_for_each_job(run_cli: RunCli) -> None:
+    text = run_cli("--help").stdout
+    for group in groups():
+        for option in options(group):
+            assert f" {option}" in text.split(f"\n{group}\n")[1]
+    for promised in (
+        "python -m gan_lightning -m",
+        "gan_lightning.sample",
+        "trainer.devices=2",
+        "--cfg job",
+        "outputs/",
+    ):
+        assert promised in text
+    assert "* mlp " in text  # the default
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in conf_dir().glob("*.yaml")))
+def test_every_command_has_a_help_text(config: str) -> None:
+    from gan_lightning.cli import help_text
+
+    assert f"python -m gan_lightning{'' if config == 'train' else f'.{config}'}" in help_text(config)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--foo"], ["modle=x"], ["model=dcgn"], ["seed"]], ids=" ".join)
+def test_help_and_mistakes_answer_at_once(run_cli: RunCli, args: list[str]) -> None:
+    def cpu_seconds() -> float:  # not wall time: the tests beside this one keep the cores busy
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    took = []
+    for _ in range(3):
+        start = cpu_seconds()
+        run_cli(*args)
+        took.append(cpu_seconds() - start)
+    assert min(took) < SECONDS
+
+
+@pytest.mark.parametrize("module", ["gan_lightning", "gan_lightning.sample"])
+@pytest.mark.parametrize("mistake", ["--help", "no.such.key=1"])
+def test_torch_is_not_imported_before_the_config_stands(run_cli: RunCli, module: str, mistake: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', {mistake!r}]\n"
+        "try:\n"
+        f"    runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "assert not {'torch', 'lightning', 'torchvision', 'numpy'} & set(sys.modules)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ("modle=x", "modle=x: unknown key; did you mean model?"),
+        ("lr=1", "lr=1: unknown key; did you mean optimizer.generator.lr or optimizer.discriminator.lr?"),
+        ("trainer.max_epoch=3", "trainer.max_epoch=3: unknown key; did you mean trainer.max_epochs?"),
+        ("model.generator.hiden=[1]", "did you mean model.generator.hidden?"),
+        ("model=dcgan model.generator.base_chanels=8", "did you mean model.generator.base_channels?"),
+        ("trainer.limit_train_batches=2", "takes a plus: +trainer.limit_train_batches=2"),
+        ("model=dcgn", "model=dcgn: no such option; did you mean model=dcgan? model is one of dcgan, mlp"),
+        ("model=3", "model=3: no such option; model is one of dcgan, mlp"),
+        ("seed", "cannot read 'seed': settings are written key=value"),
+        ("=3", "cannot read '=3': the key before = is missing"),
+        ("resume=a=b", "cannot read 'resume=a=b': quote the value"),
+        ("seed=0,1", "seed=0,1: several values; add -m to run each"),
+        ("+seed=1", "+seed: it is in the config already; leave out the +"),
+        ("--halp", "unknown flag --halp; did you mean --help?"),
+        ("--max-epochs=3", "unknown flag --max-epochs; settings are written key=value, as in trainer.max_epochs=3"),
+        ("--config-name nope", "Cannot find primary config 'nope'"),
+        ("seed=1 -m model=mlp,dcgn", "model=dcgn: no such option"),
+    ],
+)
+def test_a_mistyped_command_line_gets_one_line_that_says_what_was_meant(run_cli: RunCli, args: str, line: str) -> None:
+    result = run_cli(*args.split())
+    assert line in error_line(result)
+    assert result.returncode == 2
+
+
+@pytest.fixture
+def fail_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
+    """Run a training that fails, in this process, which has torch at hand; return its line."""
+    from gan_lightning.train import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back afterwards, as are these
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    handlers = logging.getLogger().handlers[:]
+
+    def run(*args: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["gan_lightning", *args])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code == 1
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out
+        (line,) = err.splitlines()
+        return line.removeprefix("error: ")
+
+    yield run
+    for handler in set(logging.getLogger().handlers) - set(handlers):
+        handler.close()
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger("gan_lightning").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.batch_size=0", "data.batch_size=0"),
+        ("latent_dim=abc", "latent_dim=abc: 'abc' is not a number; conf/ has latent_dim=100"),
+        ("optimizer.generator.lr=-1", "optimizer.generator.lr=-1"),
+        ("+trainer.foo=1", "trainer.foo: lightning.pytorch.trainer.trainer.Trainer has no such argument"),
+        ("+model.generator.hiden=1", "model.generator.hiden: gan_lightning.models.mlp.Generator has no such argument"),
+        ("trainer.accelerator=tpx", "trainer.accelerator=tpx: "),
+        ("loss._target_=gan_lightning.losses.Nope", "loss: Error loading 'gan_lightning.losses.Nope'"),
+    ],
+)
+def test_a_value_that_a_part_refuses_is_named_with_its_key(
+    fail_here: Callable[..., str], idx_data: list[str], override: str, line: str
+) -> None:
+    assert fail_here("trainer=debug", *idx_data, "hydra.run.dir=run", override).startswith(line)
+
+
+def test_a_gpu_that_is_not_there_is_one_line(
+    fail_here: Callable[..., str], idx_data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("lightning.pytorch.accelerators.CUDAAccelerator.is_available", lambda: False)
+    line = fail_here("trainer=gpu", *idx_data, "hydra.run.dir=run")
+    assert line == "trainer.accelerator=gpu: torch finds no GPU on this machine; use trainer=cpu"
+
+
+PLUGIN = """
+import os
+from lightning import Callback
+
+class Fail(Callback):
+    def __init__(self, rank=0):
+        self.rank = rank
+
+    def on_train_start(self, trainer, gan):
+        if trainer.global_rank == self.rank:
+            raise TypeError("a bug\\nwith HYDRA_FULL_ERROR=" + os.environ.get("HYDRA_FULL_ERROR", ""))
+"""
+IN_A_SMALL_RUN = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's
+
+
+@pytest.fixture
+def fail(tmp_path: Path, idx_data: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides of a small run in which a callback fails."""
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "plugin", raising=False)
+    return ["trainer=debug", *idx_data, "hydra.run.dir=run", "+callbacks.fail._target_=plugin.Fail"]
+
+
+@IN_A_SMALL_RUN
+def test_a_bug_is_one_line_and_its_traceback_is_in_the_log(fail_here: Callable[..., str], fail: list[str]) -> None:
+    line = fail_here(*fail)
+    # The switch is ours: processes that a job starts do not take it for the user's.
+    assert line == "TypeError: a bug with HYDRA_FULL_ERROR= (traceback in run/train.log)"
+    assert "in on_train_start" in Path("run/train.log").read_text()
+
+
+@IN_A_SMALL_RUN
+def test_a_debugging_user_gets_the_error_itself(
+    fail_here: Callable[..., str], fail: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gan_lightning.train import main
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", *fail])
+    with pytest.raises(TypeError, match="HYDRA_FULL_ERROR=1"):
+        main()
+
+
+def test_a_full_disk_is_one_line_that_says_what_is_left(tmp_path: Path) -> None:
+    line = explain(OSError(errno.ENOSPC, "No space left on device", f"{tmp_path}/last.ckpt"), folder=str(tmp_path))
+    assert line.startswith(f"{tmp_path}/last.ckpt: the disk is full (")
+    assert line.endswith(f"stays in {tmp_path}")
+
+
+@IN_A_SMALL_RUN
+def test_a_disk_that_fills_up_while_running_is_one_line(fail_here: Callable[..., str], idx_data: list[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this machine")
+    Path("run/samples").mkdir(parents=True)
+    Path("run/samples/real.png").symlink_to("/dev/full")
+    assert "the disk is full" in fail_here(
+        "trainer=debug", "trainer.log_every_n_steps=1", *idx_data, "hydra.run.dir=run"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_of_two_processes_says_which_failed_and_leaves_none(
+    run_cli: RunCli, fail: list[str], tmp_path: Path, rank: int
+) -> None:
+    env = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    result = run_cli(*fail, "trainer.devices=2", f"+callbacks.fail.rank={rank}", env=env)
+    first = result.stderr.splitlines()[0]
+    assert first.startswith(f"error: {'rank 1: ' if rank else ''}TypeError: a bug")
+    assert result.returncode != 0
+    assert f"rank {rank} failed" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_saved_config_runs_again_in_its_own_folder(run_cli: RunCli, idx_data: list[str], tmp_path: Path) -> None:
+    assert run_cli("trainer=debug", *idx_data, "hydra.run.dir=run", "seed=5").returncode == 0
+    rerun = ["--config-path", "run/.hydra", "--config-name", "config", "hydra.run.dir=run"]
+    result = run_cli(*rerun)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not list((tmp_path / "run").glob("gan_lightning*.log")), "its log is train.log"
+    assert "seed: 5" in (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+
+
+def test_a_grid_runs_every_job_and_names_the_one_that_fails(
+    run_cli: RunCli, idx_data: list[str], tmp_path: Path
+) -> None:
+    result = run_cli("trainer=debug", *idx_data, "-m", "hydra.sweep.dir=sweep", "data.batch_size=0,128")
+    assert error_line(result).startswith("sweep/0: data.batch_size=0")
+    assert result.returncode == 1
+    assert (tmp_path / "sweep" / "1" / "metrics.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    line = explain(PermissionError(errno.EACCES, "Permission denied", "/read/only"))
+    assert line.startswith("/read/only: permission denied; choose another folder with hydra.run.dir=")
+
+
+def test_a_value_error_of_this_package_is_shown_as_it_is_and_a_foreign_one_with_its_override() -> None:
+    def foreign() -> None:
+        raise ValueError("Invalid beta: 7")
+
+    with pytest.raises(ValueError) as caught:
+        foreign()
+    assert explain(caught.value, overrides=["seed=1", "beta=7"]) == "beta=7: Invalid beta: 7"
+    assert explain(caught.value) == "ValueError: Invalid beta: 7"
+
+
+def test_suggestions_prefer_the_same_last_part_in_the_same_block() -> None:
+    keys = ["seed", "data.seed", "optimizer.generator.lr", "optimizer.discriminator.lr", "trainer.max_epochs"]
+    assert suggest_keys("optimizer.lr", keys) == ["optimizer.generator.lr", "optimizer.discriminator.lr"]
+    assert suggest_keys("trainer.seed", keys) == ["seed", "data.seed"]
+    assert suggest_keys("trainer.max_epoch", keys) == ["trainer.max_epochs"]
+    assert suggest_keys("quite.other", keys) == []
