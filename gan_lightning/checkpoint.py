@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -70,15 +70,21 @@ def load_gan(path: str | Path) -> GAN:
         ) from error
     if not isinstance(checkpoint, dict) or "gan_lightning" not in checkpoint:
         raise ValueError(f"ckpt={file} is not a checkpoint of gan_lightning")
+    try:
+        return _build_gan(checkpoint).eval()
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"ckpt={file} cannot be used: {reason}") from error
+
+
+def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     about = checkpoint["gan_lightning"]
     if about["version"] > CHECKPOINT_VERSION:
         raise ValueError(
-            f"ckpt={file} has format {about['version']}, this version reads {CHECKPOINT_VERSION}; update gan_lightning"
+            f"it has format {about['version']}, this version reads {CHECKPOINT_VERSION}; update gan_lightning"
         )
     if about["networks"] is None:
-        raise ValueError(
-            f"ckpt={file} says not how to build its networks; build the GAN yourself and load its state_dict"
-        )
+        raise ValueError("it says not how to build its networks; build the GAN yourself and load its state_dict")
     gan = GAN(
         generator=build_network(about["networks"]["generator"]),
         discriminator=build_network(about["networks"]["discriminator"]),
@@ -86,28 +92,35 @@ def load_gan(path: str | Path) -> GAN:
         ema=EMA() if about["averaged"] else None,
     )
     gan.load_state_dict(checkpoint["state_dict"])
-    return gan.eval()
+    return gan
 
 
-def build_network(config: dict[str, Any]) -> nn.Module:
+def build_network(config: Any) -> nn.Module:
     """A network of this package from its config.
+
+    Not Hydra's instantiate: it resolves `${...}` first, which reads the environment, and makes new `_target_`s.
 
     Raises:
         ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`.
     """
-    check_targets(config)
-    return instantiate(config)
+    network = _build(config)
+    if not isinstance(network, nn.Module):
+        raise ValueError("it does not say what network to build")
+    return network
 
 
-def check_targets(config: Any) -> None:
+def _build(config: Any) -> Any:
+    if isinstance(config, list | tuple):
+        return [_build(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    arguments = {key: _build(value) for key, value in config.items() if key != "_target_"}
+    return _network_class(config["_target_"])(**arguments) if "_target_" in config else arguments
+
+
+def _network_class(target: Any) -> type[nn.Module]:
     # What the name resolves to counts: `gan_lightning.models.mlp.nn.Linear` begins well too.
-    if isinstance(config, dict):
-        target = config.get("_target_")
-        if target is not None:
-            network = get_class(target) if str(target).startswith(MODELS) else None
-            if network is None or not issubclass(network, nn.Module) or not network.__module__.startswith(MODELS):
-                raise ValueError(f"the checkpoint asks for {target}, which is not a network of gan_lightning; refused")
-        config = list(config.values())
-    if isinstance(config, list):
-        for item in config:
-            check_targets(item)
+    found = get_class(target) if isinstance(target, str) and target.startswith(MODELS) else None
+    if found is None or not issubclass(found, nn.Module) or not found.__module__.startswith(MODELS):
+        raise ValueError(f"it asks for {target}, which is not a network of gan_lightning; refused")
+    return found

@@ -46,7 +46,7 @@ def grid(images: Tensor, nrow: int = 8) -> Tensor:
 
 def save_png(picture: Tensor, path: Path) -> None:
     """Write one picture, (C, H, W) uint8."""
-    to_pil_image(picture.cpu()).save(path)
+    to_pil_image(picture.cpu()).save(path, format="PNG")
 
 
 def save_gif(frames: list[Tensor], path: Path, seconds: float = 6.0) -> None:

@@ -8,4 +8,5 @@ import numpy as np
 
 def derive_seed(*parts: int) -> int:
     """Mix whole numbers >= 0 into one 64-bit seed; neighbouring inputs give unrelated seeds (NumPy's SeedSequence)."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # The count first: SeedSequence pads with zeros, so that (s,) and (s, 0) would be one.
+    return int(np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -43,11 +43,11 @@ def test_average_equals_its_closed_form_over_many_updates(point):
 
 
 def test_half_life_is_the_number_of_images_after_which_a_weight_counts_half(point):
-    ema = EMA(half_life_kimg=0.001 * 64, warmup=1.0)   # 64 images
+    ema = EMA(half_life_kimg=0.001 * 64, warmup=1.0)  # 64 images
     ema.follow(point)
     with torch.no_grad():
         point.weight.fill_(1.0)
-    for _ in range(4):   # 64 images in all
+    for _ in range(4):  # 64 images in all
         ema.update(point, batch_size=16, images_seen=10**6)
     assert_close(ema.generator.weight, torch.full((2,), 0.5, dtype=torch.float64))
 
@@ -57,7 +57,7 @@ def test_warmup_bounds_the_half_life_by_a_share_of_the_images_seen(point):
     ema.follow(point)
     with torch.no_grad():
         point.weight.fill_(1.0)
-    ema.update(point, batch_size=128, images_seen=1280)   # half-life 64 images: two of them in this batch
+    ema.update(point, batch_size=128, images_seen=1280)  # half-life 64 images: two of them in this batch
     assert_close(ema.generator.weight, torch.full((2,), 0.75, dtype=torch.float64))
 
 
@@ -66,7 +66,7 @@ def test_buffers_are_copied_not_averaged(point):
     assert average.statistic == -6
     assert 0 < average.weight[0] < 6
     point.statistic.fill_(9.0)
-    assert average.statistic == -6   # a copy, not the same tensor
+    assert average.statistic == -6  # a copy, not the same tensor
 
 
 def test_average_has_no_gradient_and_does_not_touch_the_generator(point):

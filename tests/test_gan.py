@@ -1,3 +1,4 @@
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ from gan_lightning.randomness import derive_seed
 SHAPE = (1, 8, 8)
 LATENT_DIM = 4
 BATCH_SIZE = 8
-BATCHES = 6   # in an epoch
+BATCHES = 6  # in an epoch
 
 
 class RandomImages:
@@ -87,7 +88,9 @@ class Calls(Callback):
     def on_train_start(self, trainer, gan):
         for name in ("generator", "discriminator"):
             getattr(gan, name).register_forward_hook(
-                lambda network, inputs, output, name=name: self.iterations[-1].append((name, inputs[0].detach().clone()))
+                lambda network, inputs, output, name=name: self.iterations[-1].append(
+                    (name, inputs[0].detach().clone())
+                )
             )
 
     def on_train_batch_start(self, trainer, gan, batch, batch_idx):
@@ -139,8 +142,8 @@ def test_nothing_but_its_own_steps_changes_a_networks_weights(tmp_path, reuse_fa
     gan, steps = watched_gan(reuse_fake=reuse_fake)
     fit(gan, tmp_path)
     for name, record in steps.items():
-        parameters = [key for key, _ in getattr(gan, name).named_parameters()]   # statistics do move in between
-        for (_, after), (before, _) in zip(record, record[1:], strict=False):
+        parameters = [key for key, _ in getattr(gan, name).named_parameters()]  # statistics do move in between
+        for (_, after), (before, _) in pairwise(record):
             assert all(torch.equal(after[name][key], before[name][key]) for key in parameters)
 
 
@@ -208,7 +211,7 @@ def test_generator_loss_that_looks_at_real_logits_gets_them(tmp_path):
     assert loss.given.shape == (BATCH_SIZE,)
     assert [torch.equal(images, calls.batches[0]) for images in calls.inputs("discriminator", 0)] == [
         True, False, True, False,
-    ]   # fmt: skip
+    ]  # fmt: skip
 
 
 def test_generators_turn_draws_fresh_noise(tmp_path):
@@ -232,12 +235,14 @@ def test_reuse_fake_judges_the_same_images_in_both_turns(tmp_path):
 def test_requires_grad_of_both_networks_is_as_before(tmp_path, n_critic):
     gan = small_gan(n_critic=n_critic)
     fit(gan, tmp_path)
-    assert all(parameter.requires_grad for network in (gan.generator, gan.discriminator) for parameter in network.parameters())
+    assert all(
+        parameter.requires_grad for network in (gan.generator, gan.discriminator) for parameter in network.parameters()
+    )
 
 
 def test_average_follows_the_generator_by_images_not_by_steps(tmp_path):
     """Its decay over k iterations of n_critic is that of k * n_critic * B images."""
-    gan, steps = watched_gan(n_critic=2, ema=EMA(half_life_kimg=0.016, warmup=1.0))   # 16 images = one turn of G
+    gan, steps = watched_gan(n_critic=2, ema=EMA(half_life_kimg=0.016, warmup=1.0))  # 16 images = one turn of G
     start = weights(gan.generator)
     fit(gan, tmp_path, 4)
     (_, first), (_, second) = steps["generator"]
@@ -257,12 +262,12 @@ def trained(folder, seed=0, **settings):
 
 def test_same_seed_gives_the_same_weights_bit_by_bit(tmp_path):
     first = trained(tmp_path)
-    torch.randn(7)   # whatever was drawn before
+    torch.randn(7)  # whatever was drawn before
     assert same(first, trained(tmp_path))
 
 
 def test_another_seed_gives_other_weights(tmp_path):
-    gans = [small_gan(), small_gan()]   # the same initial weights
+    gans = [small_gan(), small_gan()]  # the same initial weights
     for seed, gan in enumerate(gans):
         gan.seed = seed
         fit(gan, tmp_path)
@@ -270,8 +275,14 @@ def test_another_seed_gives_other_weights(tmp_path):
 
 
 def test_watching_a_run_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)   # else there is no progress bar
-    watchers = [Pictures(num_images=4), Scalars(), Console(every_n_steps=1), ProgressBar(), Dashboard({"seed": 0}, {"model": "dcgan"})]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)  # else there is no progress bar
+    watchers = [
+        Pictures(num_images=4),
+        Scalars(),
+        Console(every_n_steps=1),
+        ProgressBar(),
+        Dashboard({"seed": 0}, {"model": "dcgan"}),
+    ]
     assert watchers[3].is_enabled
     watched = trained(
         tmp_path,

@@ -11,7 +11,7 @@ def test_normalize_maps_the_darkest_and_the_brightest_pixel_to_the_ends_of_tanh(
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 3)
     assert_close(normalize(pixels), torch.tensor([-1.0, -0.6, 1.0]).view(1, 1, 3))
     assert normalize(pixels).dtype == torch.float32
-    assert pixels.flatten().tolist() == [0, 51, 255]   # in place only on a copy
+    assert pixels.flatten().tolist() == [0, 51, 255]  # in place only on a copy
 
 
 def test_to_uint8_undoes_normalize_for_every_pixel_value():
@@ -38,7 +38,7 @@ def test_grid_lays_images_out_row_by_row_with_a_border(channels):
     assert picture[:, 2:6, 2:6].unique().tolist() == [0]
     assert picture[:, 2:6, 8:12].unique().tolist() == [128]
     assert picture[:, 8:12, 2:6].unique().tolist() == [255]
-    assert picture[:, :2].unique().tolist() == [64]   # the border is neither black nor white
+    assert picture[:, :2].unique().tolist() == [64]  # the border is neither black nor white
 
 
 def test_png_holds_the_picture_pixel_by_pixel(tmp_path):
@@ -53,7 +53,9 @@ def test_gif_plays_every_frame_in_order_and_without_end(tmp_path, num_frames):
     levels = [0, 128, 255][:num_frames]
     save_gif([torch.full((3, 8, 8), level, dtype=torch.uint8) for level in levels], tmp_path / "x.gif", seconds=1.5)
     with Image.open(tmp_path / "x.gif") as gif:
-        frames = [(frame.convert("L").getpixel((4, 4)), frame.info["duration"]) for frame in ImageSequence.Iterator(gif)]
+        frames = [
+            (frame.convert("L").getpixel((4, 4)), frame.info["duration"]) for frame in ImageSequence.Iterator(gif)
+        ]
         assert [level for level, _ in frames] == levels
-        assert [duration for _, duration in frames] == [500] * (num_frames - 1) + [1000]   # the last one stays
+        assert [duration for _, duration in frames] == [500] * (num_frames - 1) + [1000]  # the last one stays
         assert gif.info["loop"] == 0

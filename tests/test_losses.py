@@ -14,8 +14,8 @@ FAKE_LOGITS = torch.tensor([-math.log(3), math.log(2)], dtype=torch.float64)
 
 BY_HAND = {
     "discriminator": -(math.log(3 / 4) + math.log(1 / 2)) / 2 - (math.log(3 / 4) + math.log(1 / 3)) / 2,
-    NonSaturating: -(math.log(1 / 4) + math.log(2 / 3)) / 2,   # -E[log D(G(z))]
-    Minimax: (math.log(3 / 4) + math.log(1 / 3)) / 2,   # E[log(1 - D(G(z)))]
+    NonSaturating: -(math.log(1 / 4) + math.log(2 / 3)) / 2,  # -E[log D(G(z))]
+    Minimax: (math.log(3 / 4) + math.log(1 / 3)) / 2,  # E[log(1 - D(G(z)))]
 }
 
 
@@ -53,7 +53,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(loss, logit):
     d_loss, g_loss = loss().discriminator(real_logits, fake_logits), loss().generator(None, fake_logits)
     gradients = torch.autograd.grad(d_loss, [real_logits, fake_logits]) + torch.autograd.grad(g_loss, fake_logits)
     assert all(value.isfinite().all() for value in (d_loss, g_loss, *gradients))
-    assert d_loss == 1e4   # one half of it is wrong with certainty, and pays for that in full
+    assert d_loss == 1e4  # one half of it is wrong with certainty, and pays for that in full
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -49,7 +49,7 @@ def test_discriminators_output_is_a_logit_not_a_probability():
     for family in FAMILIES:
         discriminator = family.Discriminator((1, 28, 28)).eval()
         with torch.no_grad():
-            list(discriminator.parameters())[-1].fill_(-7.0)   # bias of the last layer
+            list(discriminator.parameters())[-1].fill_(-7.0)  # bias of the last layer
         assert (discriminator(torch.zeros(2, 1, 28, 28)) < -5).all()
 
 
@@ -57,16 +57,23 @@ def test_default_mlp_has_the_layers_and_parameters_of_the_course_page():
     generator, discriminator = mlp.Generator(100, (1, 28, 28)), mlp.Discriminator((1, 28, 28))
     assert num_parameters(generator) == (100 + 1) * 256 + (256 + 1) * 512 + (512 + 1) * 784 == 559_632
     assert num_parameters(discriminator) == (784 + 1) * 512 + (512 + 1) * 256 + (256 + 1) * 1 == 533_505
-    assert [type(layer).__name__ for layer in generator.layers] == ["Linear", "ReLU", "Linear", "ReLU", "Linear", "Tanh"]
+    assert [type(layer).__name__ for layer in generator.layers] == [
+        "Linear",
+        "ReLU",
+        "Linear",
+        "ReLU",
+        "Linear",
+        "Tanh",
+    ]
     assert [type(layer).__name__ for layer in discriminator.layers] == [
         "Flatten", "Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear",
-    ]   # fmt: skip
+    ]  # fmt: skip
 
 
 def test_mlp_takes_widths_slope_and_dropout():
     generator = mlp.Generator(4, (3, 5, 7), hidden=[6], negative_slope=0.3)
     assert num_parameters(generator) == 5 * 6 + 7 * 105
-    assert generator(noise(2, 4)).shape == (2, 3, 5, 7)   # any size: nothing here is divisible by 4
+    assert generator(noise(2, 4)).shape == (2, 3, 5, 7)  # any size: nothing here is divisible by 4
     assert generator.layers[1].negative_slope == 0.3
     discriminator = mlp.Discriminator((3, 5, 7), hidden=[8, 6], dropout=0.4)
     assert num_parameters(discriminator) == 106 * 8 + 9 * 6 + 7
@@ -78,9 +85,9 @@ def test_mlp_takes_widths_slope_and_dropout():
 def test_dcgan_parameters_equal_the_sum_over_its_layers(channels, size):
     c, z = 64, 100
     generator = dcgan.Generator(z, (channels, size, size), base_channels=c)
-    by_hand = z * 2 * c * (size // 4) ** 2 + 2 * 2 * c   # to S/4; BatchNorm scale and shift, no bias before it
-    by_hand += 2 * c * c * 16 + 2 * c   # to S/2
-    by_hand += c * channels * 16 + channels   # to S
+    by_hand = z * 2 * c * (size // 4) ** 2 + 2 * 2 * c  # to S/4; BatchNorm scale and shift, no bias before it
+    by_hand += 2 * c * c * 16 + 2 * c  # to S/2
+    by_hand += c * channels * 16 + channels  # to S
     assert num_parameters(generator) == by_hand
     discriminator = dcgan.Discriminator((channels, size, size), base_channels=c)
     by_hand = channels * c * 16 + c
@@ -91,14 +98,14 @@ def test_dcgan_parameters_equal_the_sum_over_its_layers(channels, size):
 
 def test_dcgan_follows_the_papers_rules_for_norm_and_activation():
     generator, discriminator = dcgan.Generator(100, (1, 28, 28)).layers, dcgan.Discriminator((1, 28, 28)).layers
-    assert isinstance(generator[-1], nn.Tanh) and isinstance(generator[-2], nn.ConvTranspose2d)   # no norm at G's output
-    assert isinstance(discriminator[0], nn.Conv2d) and isinstance(discriminator[1], nn.LeakyReLU)   # none at D's input
+    assert isinstance(generator[-1], nn.Tanh) and isinstance(generator[-2], nn.ConvTranspose2d)  # no norm at G's output
+    assert isinstance(discriminator[0], nn.Conv2d) and isinstance(discriminator[1], nn.LeakyReLU)  # none at D's input
     assert [layer.negative_slope for layer in discriminator if isinstance(layer, nn.LeakyReLU)] == [0.2, 0.2]
     assert [layer.num_features for layer in generator if isinstance(layer, nn.BatchNorm2d)] == [128, 64]
     assert [layer.num_features for layer in discriminator if isinstance(layer, nn.BatchNorm2d)] == [128]
     for layer in (*generator, *discriminator):
         if isinstance(layer, nn.BatchNorm2d):
-            assert layer.eps == 1e-5   # BatchNorm2d(c, 0.8) would set this
+            assert layer.eps == 1e-5  # BatchNorm2d(c, 0.8) would set this
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 30), (1, 27, 27), (1, 28, 32)], ids=str)
@@ -116,7 +123,10 @@ def test_dcgan_refuses_a_size_it_cannot_halve_twice_by_its_key(build, shape):
         (lambda: mlp.Generator(8, (1, 8, 8), hidden=[16, 0]), r"hidden.*\[8, 16, 0\]"),
         (lambda: mlp.Discriminator((1, 8, 8), dropout=1.0), "model.discriminator.dropout=1.0"),
         (lambda: mlp.Discriminator((1, 8, 8), dropout=-0.1), "model.discriminator.dropout=-0.1"),
-        (lambda: mlp.Generator(8, (1, 8, 8), init="xavier"), "init=xavier must be one of default, glorot_uniform, dcgan"),
+        (
+            lambda: mlp.Generator(8, (1, 8, 8), init="xavier"),
+            "init=xavier must be one of default, glorot_uniform, dcgan",
+        ),
     ],
 )
 def test_value_out_of_range_is_refused_by_its_key(build, message):
@@ -128,7 +138,7 @@ def test_value_out_of_range_is_refused_by_its_key(build, message):
 def test_one_z_gives_one_image_alone_or_in_a_batch(family):
     generator = family.Generator(LATENT_DIM, (1, 28, 28))
     generator.train()
-    generator(noise(16, seed=1))   # moves BatchNorm's statistics off their start
+    generator(noise(16, seed=1))  # moves BatchNorm's statistics off their start
     generator.eval()
     z = noise(8)
     assert_close(generator(z[3:4]), generator(z)[3:4], rtol=0, atol=1e-5)
@@ -151,8 +161,8 @@ def test_dcgan_scheme_draws_normal_weights_of_deviation_002_and_zero_biases():
     initialize(network, "dcgan")
     for layer in (linear, conv, transposed):
         assert_close(layer.weight.std().item(), 0.02, rtol=0.03, atol=0)
-        assert abs(layer.weight.mean()) < 6e-4   # three standard errors of the smallest layer
-        assert (layer.weight.abs() > 0.04).float().mean() > 0.04   # normal, not uniform: 4.6 % lie beyond two deviations
+        assert abs(layer.weight.mean()) < 6e-4  # three standard errors of the smallest layer
+        assert (layer.weight.abs() > 0.04).float().mean() > 0.04  # normal, not uniform: 4.6 % lie beyond two deviations
         assert (layer.bias == 0).all()
     assert_close(norm.weight.mean().item(), 1.0, rtol=2e-3, atol=0)
     assert_close(norm.weight.std().item(), 0.02, rtol=0.05, atol=0)
@@ -180,7 +190,9 @@ def test_default_scheme_keeps_what_pytorch_drew():
 @pytest.mark.parametrize("family", FAMILIES, ids=name)
 def test_init_reaches_the_networks_own_layers(family):
     for network in (family.Generator(8, (1, 28, 28), init="dcgan"), family.Discriminator((1, 28, 28), init="dcgan")):
-        weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+        weights = [
+            layer.weight for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        ]
         assert weights
         for weight in weights:
             assert_close(weight.std().item(), 0.02, rtol=0.1, atol=0)

@@ -40,7 +40,7 @@ def test_r1_of_a_linear_discriminator_is_half_its_squared_length(channels):
 def test_r1_takes_the_mean_over_the_real_images_alone(channels):
     critic, real = Squared(channels), images(channels)
     by_hand = ((real * critic.weight).sum(dim=(1, 2, 3)).square() * critic.weight.square().sum()).mean()
-    for seed in (1, 2):   # the generated images make no difference
+    for seed in (1, 2):  # the generated images make no difference
         assert_close(R1(weight=0.3)(critic, real, images(channels, seed), None), 0.15 * by_hand)
 
 
@@ -48,7 +48,7 @@ def test_r1_takes_the_mean_over_the_real_images_alone(channels):
 def test_r1_teaches_the_discriminator_to_be_flat(channels):
     critic = Linear(channels)
     R1(weight=2.0)(critic, images(channels), images(channels, seed=1), None).backward()
-    assert_close(critic.weight.grad, 2 * critic.weight.detach())   # of weight / 2 * |w|^2
+    assert_close(critic.weight.grad, 2 * critic.weight.detach())  # of weight / 2 * |w|^2
 
 
 def test_r1_gradient_equals_finite_differences():
@@ -73,7 +73,7 @@ def test_r1_is_computed_in_float32_under_bf16_autocast():
     dtypes = []
     critic[1].register_forward_hook(lambda layer, inputs, output: dtypes.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        critic(images(1))   # autocast keeps the weights it has cast
+        critic(images(1))  # autocast keeps the weights it has cast
         penalty = R1(weight=0.3)(lambda x, _: critic(x), images(1), images(1), None)
     assert dtypes == [torch.bfloat16, torch.float32]
     assert penalty.dtype == torch.float32

@@ -144,6 +144,7 @@ def test_recipe_equals_plain_pytorch(make_recipe, compose):
         "trainer.precision=64-true",
         "trainer.max_epochs=-1",
         f"trainer.max_steps={ITERATIONS}",
+        "++trainer.limit_val_batches=0",
     )
     gan = build_gan(config)
     for ours, theirs in ((gan.generator, recipe.generator), (gan.discriminator, recipe.discriminator)):

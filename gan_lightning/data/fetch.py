@@ -27,8 +27,8 @@ from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10    # until a mirror answers, and for each wait afterwards
-CLIENT_SECONDS = 120    # for one command of a package manager: 30 MB at 2 Mbit/s
+CONNECT_SECONDS = 10  # until a mirror answers, and for each wait afterwards
+CLIENT_SECONDS = 120  # for one command of a package manager: 30 MB at 2 Mbit/s
 
 # Given the names that are missing, yields (name, content), plain or gzipped, of those that it has.
 Source = Callable[[list[str]], Iterator[tuple[str, bytes]]]
@@ -55,7 +55,7 @@ def fetch(root: Path, folders: list[Path], sha256: Mapping[str, str], sources: M
     with _writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
-            missing = _missing(folders, sha256)   # again: another process may have fetched them meanwhile
+            missing = _missing(folders, sha256)  # again: another process may have fetched them meanwhile
             failures = []
             for label, source in sources.items():
                 if not missing:
@@ -139,7 +139,7 @@ def _intact(raw: bytes, sha256: str) -> bytes | None:
 
 def _save(path: Path, content: bytes) -> None:
     """All of the file or none of it, whenever this process or the machine stops."""
-    part = path.with_name(path.name + ".part")   # one name is enough: the caller holds the lock
+    part = path.with_name(path.name + ".part")  # one name is enough: the caller holds the lock
     with _writing(path.parent):
         try:
             with part.open("wb") as file:
@@ -179,7 +179,7 @@ def _open(url: str) -> HTTPResponse:
     Thread(target=connect, daemon=True).start()
     try:
         return answer.result(timeout=CONNECT_SECONDS)
-    except futures.TimeoutError:   # Python 3.10 has it apart from the built-in one
+    except futures.TimeoutError:  # Python 3.10 has it apart from the built-in one
         raise TimeoutError(f"no answer within {CONNECT_SECONDS} s") from None
 
 
@@ -198,7 +198,7 @@ def _call(command: list[str], folder: Path) -> None:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{command[0]} did not end within {CLIENT_SECONDS} s") from None
         finally:
-            if process.poll() is None:   # the time-out, or Ctrl-C
+            if process.poll() is None:  # the time-out, or Ctrl-C
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if status:

@@ -10,7 +10,7 @@ from torchvision.datasets import MNIST
 
 from gan_lightning.data import fetch
 
-FILES = {   # the names under which MNIST was published, and every set that replaces it
+FILES = {  # the names under which MNIST was published, and every set that replaces it
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
