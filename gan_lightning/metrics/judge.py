@@ -1,0 +1,193 @@
+"""The judge: a small classifier per data set, whose last layer but one is what scores are computed on.
+
+Inception (Szegedy et al. 2015) was trained on colour photographs of 299x299 pixels, and its weights come from
+a hub. A classifier of the data set's own classes knows what matters in images of 28x28, and its weights ship
+with this package. Its scores are never called Inception's: every result carries the judge's name and hash.
+
+Letters: N images, C channels, H height, W width, F features, K classes.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gan_lightning.images import normalize
+from gan_lightning.metrics.exact import exact_float32
+
+JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: name -> hash and accuracy
+OWN_JUDGES = Path("~/.cache/gan_lightning/judges")  # judges that users train for data sets of their own
+
+
+class Extractor(Protocol):
+    """What scores need: images -> (features, logits). The judge is one, `inception.Inception` another."""
+
+    name: str
+    sha256: str  # of the weights; results and caches carry it
+    classifies_data: bool  # are the logits' classes those of the data?
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float32 in [-1, 1] -> features (N, F) and logits (N, K), float32."""
+
+
+class Judge(nn.Module):
+    """Four learned layers to F features, one to the logits.
+
+    Features are non-negative (after ReLU) and scaled so that E|f|^2 = F on the training split: KID's kernel
+    (x.y / F + 1)^3 then weighs its terms alike for every judge.
+
+    Args:
+        name: the data set it judges.
+        image_shape: (C, H, W), H and W of 12 pixels or more.
+        num_classes: K.
+        width: F. 10,000 samples give 78 for each of 128 features, enough for their covariance.
+        batch_norm: between the layers while training; a finished judge has it folded into its weights.
+    """
+
+    classifies_data = True
+
+    def __init__(
+        self,
+        name: str,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        width: int = 128,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(image_shape[1:]) < 12:
+            raise ValueError(f"A judge needs images of 12x12 pixels or more, got image_shape={image_shape}.")
+        self.name, self.image_shape, self.num_classes, self.width = name, image_shape, num_classes, width
+        self.sha256 = ""  # of its file, from the end of training on
+        self.test_accuracy = float("nan")
+        self.features = nn.Sequential(  # (N, C, H, W)
+            block(image_shape[0], 32, 5, batch_norm, stride=2),  # (N, 32, H/2, W/2)
+            block(32, 64, 3, batch_norm),
+            nn.MaxPool2d(2),  # (N, 64, H/4, W/4)
+            block(64, 96, 3, batch_norm),
+            nn.AdaptiveMaxPool2d(3),  # (N, 96, 3, 3)
+            nn.Flatten(),
+            nn.Linear(96 * 9, width),
+            nn.ReLU(),  # (N, F)
+        )
+        self.classify = nn.Linear(width, num_classes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.classify.weight.device
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float32 in [-1, 1] -> features (N, F) and logits (N, K), float32."""
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"The judge of {self.name!r} takes images of shape {self.image_shape}, "
+                f"got {tuple(images.shape[1:])}; train one for this data set."
+            )
+        features = self.features(images)
+        return features, self.classify(features)
+
+    def fused(self) -> "Judge":
+        """The same function without BatchNorm: each folded into the convolution before it."""
+        with torch.random.fork_rng(devices=[]):  # making one draws weights, and the run's numbers are not ours
+            judge = Judge(self.name, self.image_shape, self.num_classes, self.width)
+        judge.load_state_dict(self.state_dict(), strict=False)  # what has no BatchNorm after it
+        for mine, theirs in zip(self.features, judge.features, strict=True):
+            if isinstance(mine, nn.Sequential) and isinstance(theirs, nn.Sequential):
+                convolution, norm, _ = mine.eval()
+                assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                theirs[0] = fuse_conv_bn_eval(convolution, norm)
+        return judge.eval().requires_grad_(False)
+
+
+def block(channels_in: int, channels_out: int, kernel: int, batch_norm: bool, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
+    norm = [nn.BatchNorm2d(channels_out)] if batch_norm else []
+    return nn.Sequential(convolution, *norm, nn.ReLU())
+
+
+@exact_float32()
+def extract(extractor: Extractor, images: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor]:
+    """Features and logits of many images, a batch at a time.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        batch_size: images at once; small enough that activations stay in the processor's cache.
+
+    Returns:
+        Features (N, F) and logits (N, K), float32 on the CPU; batch_size changes no more than rounding.
+    """
+    batches = [extractor(normalize(batch.to(extractor.device))) for batch in images.split(batch_size)]
+    features, logits = zip(*batches, strict=True)
+    return torch.cat(features).cpu(), torch.cat(logits).cpu()
+
+
+def to_bytes(judge: Judge) -> bytes:
+    """Weights and what they are, as a safetensors file. Its SHA-256 becomes the judge's."""
+    about = {
+        "name": judge.name,
+        "image_shape": judge.image_shape,
+        "num_classes": judge.num_classes,
+        "width": judge.width,
+        "test_accuracy": judge.test_accuracy,
+    }
+    weights = {name: weight.contiguous() for name, weight in judge.state_dict().items()}
+    content = safetensors.torch.save(weights, {"judge": json.dumps(about, sort_keys=True)})
+    judge.sha256 = hashlib.sha256(content).hexdigest()
+    return content
+
+
+def save_judge(judge: Judge, path: Path) -> str:
+    """Write a judge's file, and return its SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(to_bytes(judge))
+    return judge.sha256
+
+
+def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
+    """A trained judge, ready to judge.
+
+    Args:
+        judge: a data set's name (`mnist`, shipped with this package; or one that you trained, in `folder`),
+            or the path of a .safetensors file.
+
+    Raises:
+        ValueError: if there is no judge for this data set, or its file is damaged.
+    """
+    pins = json.loads((JUDGES / "pins.json").read_text())
+    path = Path(judge).expanduser()
+    expected = None
+    if path.suffix != ".safetensors":
+        shipped = str(judge) in pins
+        path = (JUDGES if shipped else Path(folder).expanduser()) / f"{judge}.safetensors"
+        expected = pins[str(judge)]["sha256"] if shipped else None
+    if not path.is_file():
+        raise ValueError(
+            f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(pins))}. "
+            f"Train one: python -m gan_lightning.train_judge data={Path(judge).stem}"
+        )
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if expected and sha256 != expected:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; reinstall gan_lightning."
+        )
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["judge"])
+        with torch.random.fork_rng(devices=[]):
+            loaded = Judge(about["name"], tuple(about["image_shape"]), about["num_classes"], about["width"])
+        loaded.load_state_dict(safetensors.torch.load(content))
+    except (safetensors.SafetensorError, TypeError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is no judge, or damaged ({error}); train it again.") from error
+    loaded.sha256, loaded.test_accuracy = sha256, about["test_accuracy"]
+    loaded.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    return loaded.eval().requires_grad_(False)

@@ -1,0 +1,228 @@
+"""Generated images -> scores, against a reference computed once, beside a control.
+
+    reference = load_reference("mnist", train_images, test_images, load_judge("mnist"))
+    scores = score(images, reference)               # scores.values["fid"]
+    control = reference.control(len(images))        # the same for test images: what a perfect generator gets
+
+Letters: N samples, T training images, H held-out images, F features, K classes, D axes of the pixel space.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gan_lightning.images import to_uint8
+from gan_lightning.metrics.class_histogram import class_histogram
+from gan_lightning.metrics.density_coverage import density_coverage
+from gan_lightning.metrics.exact import exact_float32
+from gan_lightning.metrics.fid import frechet_distance, moments
+from gan_lightning.metrics.inception_score import inception_score
+from gan_lightning.metrics.judge import Extractor, extract
+from gan_lightning.metrics.kid import kid
+from gan_lightning.metrics.memorisation import Nearness, PixelSpace, memorisation, nearness, pixel_space
+from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
+from gan_lightning.metrics.precision_recall import precision_recall
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of a cached reference; raise it with any change to what is in one
+CACHE = Path("~/.cache/gan_lightning/references")
+
+
+@dataclass
+class Scores:
+    """What was measured, and what it means."""
+
+    values: dict[str, float]
+    about: dict[str, str | int]  # judge, judge_sha256, num_samples, samples, reference
+    class_counts: list[int]  # (K,) samples of each class
+    classes: Tensor  # (N,) int64, the judge's class of each sample
+    nearness: Nearness  # the nearest training image of each sample
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        return {**self.about, **self.values, "class_counts": self.class_counts}
+
+
+@dataclass
+class Reference:
+    """Real images as scores see them: the training split to compare with, the test split held out as control.
+
+    A file that holds one is keyed by the hashes of the images and the extractor's weights, and by FORMAT.
+    """
+
+    name: str  # of the data set
+    extractor: Extractor
+    features: Tensor  # (T, F) float32
+    mean: Tensor  # (F,) float64
+    covariance: Tensor  # (F, F) float64
+    class_counts: Tensor  # (K,) int64, by the extractor, as for samples
+    pixels: PixelSpace
+    training: Tensor  # (T, D) float32, training images in it
+    held_out_features: Tensor  # (H, F) float32
+    held_out_logits: Tensor  # (H, K) float32
+    held_out: Nearness
+    _controls: dict[int, Scores] = field(default_factory=dict)
+
+    def control(self, num_samples: int) -> Scores:
+        """Scores of held-out images, as if they were generated: as many of them, or all if they are fewer."""
+        num_samples = min(num_samples, len(self.held_out_features))
+        if num_samples not in self._controls:
+            some = choose(len(self.held_out_features), num_samples)
+            self._controls[num_samples] = compare(
+                self.held_out_features[some],
+                self.held_out_logits[some],
+                Nearness(*(values[some] for values in self.held_out)),
+                self,
+                "test split",
+            )
+        return self._controls[num_samples]
+
+
+@exact_float32()
+def score(images: Tensor, reference: Reference) -> Scores:
+    """All scores of generated images. On several ranks gather the images first: a mean of scores is no score.
+
+    Args:
+        images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to what a picture file would hold.
+
+    Raises:
+        ValueError: if there are too few samples for the width of the features, or some are not finite.
+    """
+    images = images.detach().cpu()
+    if images.is_floating_point():
+        if not images.isfinite().all():
+            raise ValueError("Some generated images are NaN or infinite; there is nothing to score.")
+        images = to_uint8(images)
+    features, logits = extract(reference.extractor, images)
+    near = nearness(reference.pixels.locate(images), reference.training)
+    return compare(features, logits, near, reference, "generated")
+
+
+@exact_float32()
+def compare(features: Tensor, logits: Tensor, near: Nearness, reference: Reference, samples: str) -> Scores:
+    """Scores of samples with features (N, F) and logits (N, K), near to some of the training images."""
+    real = reference.features
+    # As many of each, since precision, recall and coverage depend on how many there are.
+    num_neighbours = min(len(features), len(real), MAX_SAMPLES)
+    some_real, some_fake = (all_[choose(len(all_), num_neighbours)] for all_ in (real, features))
+    among = neighbours(some_real, some_fake)
+    values = {"fid": frechet_distance(reference.mean, reference.covariance, *moments(features))}
+    values["kid"], values["kid_stderr"] = kid(real, features)
+    values["precision"], values["recall"] = precision_recall(among)
+    values["density"], values["coverage"] = density_coverage(among)
+    values["inception_score"] = inception_score(logits)
+    histogram = class_histogram(logits, reference.class_counts)
+    if reference.extractor.classifies_data:
+        values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
+        values["sure_share"] = histogram.sure_share
+    values["memorised"], values["nearest_ratio"] = memorisation(near, reference.held_out)
+    about: dict[str, str | int] = {
+        "samples": samples,
+        "num_samples": len(features),
+        "reference": f"{reference.name}, training split, {len(real)} images",
+        "judge": reference.extractor.name,
+        "judge_sha256": reference.extractor.sha256,
+    }
+    return Scores(values, about, histogram.counts, logits.argmax(dim=1), near)
+
+
+def choose(total: int, number: int) -> Tensor:
+    """Indices (number,) of that many out of `total`, always the same ones."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:number]
+
+
+def load_reference(
+    name: str, images: Tensor, held_out: Tensor, extractor: Extractor, cache: str | Path | None = CACHE
+) -> Reference:
+    """The reference for a data set, from the cache if there, else computed (a minute), cached if possible.
+
+    Args:
+        name: of the data set, for the results.
+        images: the training split, (T, C, H, W) uint8.  held_out: the test split, (H, C, H, W) uint8.
+        cache: folder; it may be read-only, and a damaged or outdated file in it is made anew. None: no cache.
+    """
+    key = hashlib.sha256(f"{FORMAT} {extractor.sha256}".encode())
+    for split in (images, held_out):
+        key.update(str(tuple(split.shape)).encode())
+        key.update(split.contiguous().numpy().tobytes())
+    path = Path(cache).expanduser() / f"{name}-{key.hexdigest()[:32]}.reference" if cache else None
+    tensors = read(path) if path else None
+    if tensors is None:
+        tensors = compute(images, held_out, extractor)
+        if path:
+            write(tensors, path)
+    return Reference(
+        name,
+        extractor,
+        tensors["features"],
+        tensors["mean"],
+        tensors["covariance"],
+        tensors["class_counts"],
+        PixelSpace(tensors["pixels.mean"], tensors["pixels.axes"]),
+        tensors["training"],
+        tensors["held_out_features"],
+        tensors["held_out_logits"],
+        Nearness(tensors["held_out.distance"], tensors["held_out.ratio"], tensors["held_out.image"]),
+    )
+
+
+@exact_float32()
+def compute(images: Tensor, held_out: Tensor, extractor: Extractor) -> dict[str, Tensor]:
+    features, logits = extract(extractor, images)
+    mean, covariance = moments(features)
+    held_out_features, held_out_logits = extract(extractor, held_out)
+    pixels = pixel_space(images)
+    training = pixels.locate(images)
+    near = nearness(pixels.locate(held_out), training)
+    return {
+        "features": features,
+        "mean": mean,
+        "covariance": covariance,
+        "class_counts": logits.argmax(dim=1).bincount(minlength=logits.shape[1]),
+        "pixels.mean": pixels.mean,
+        "pixels.axes": pixels.axes.contiguous(),
+        "training": training,
+        "held_out_features": held_out_features,
+        "held_out_logits": held_out_logits,
+        "held_out.distance": near.distance.contiguous(),
+        "held_out.ratio": near.ratio,
+        "held_out.image": near.image.contiguous(),
+    }
+
+
+def read(path: Path) -> dict[str, Tensor] | None:
+    """Tensors from a file made by `write`; None if it is absent or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    content, digest = content[:-32], content[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        logger.info("%s is damaged; computing it again", path)
+        return None
+    return safetensors.torch.load(content)
+
+
+def write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors and their SHA-256 under another name first: no process ever sees half a file."""
+    content = safetensors.torch.save(tensors)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content + hashlib.sha256(content).digest())
+        os.replace(part, path)
+    except OSError as error:
+        logger.info("reference not cached: %s", error)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
