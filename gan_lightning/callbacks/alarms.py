@@ -1,0 +1,66 @@
+"""Warnings for the ways in which a GAN fails."""
+
+import logging
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+ADVICE = {
+    "mode_collapse": "penalty=r1 or a larger penalty.weight, optimizer.generator.betas=[0.0,0.99], a smaller lr",
+    "dead_generator": "start again with another seed and a smaller optimizer.generator.lr",
+    "discriminator_won": "smaller optimizer.discriminator.lr, larger penalty.weight, or a larger generator",
+    "vanishing_gradient": "loss=non_saturating, smaller optimizer.discriminator.lr",
+    "exploding_gradient": "smaller learning rates, penalty=r1",
+}
+
+
+class Alarms(Callback):
+    """Raise `alarm/<name>` to 1, with a warning line that says what to try, once per time it begins.
+
+    | alarm | what |
+    | --- | --- |
+    | mode_collapse | a class is missing among the samples, or one is drawn over twice as often as in the data |
+    | dead_generator | the samples differ from their mean by less than a tenth of what real images do |
+    | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations |
+    | vanishing_gradient, exploding_gradient | a gradient's norm below 1e-6 or above 1e3 for `patience` iterations |
+
+    The first two look at every evaluation, the others at every logging interval.
+
+    Args:
+        patience: iterations that a state must last.
+    """
+
+    def __init__(self, patience: int = 1000) -> None:
+        self.patience = patience
+        self.since: dict[str, int] = {}  # iteration at which a state began
+        self.raised: set[str] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+        if gan.global_step % trainer.log_every_n_steps:
+            return
+        now = trainer.callback_metrics
+        norms = [float(now[tag]) for tag in ("grad_norm/discriminator", "grad_norm/generator") if tag in now]
+        states = {
+            "discriminator_won": now["prob/fake"] < 0.02 and now["prob/real"] > 0.98,
+            "vanishing_gradient": min(norms) < 1e-6,
+            "exploding_gradient": max(norms) > 1e3,
+        }
+        for name, present in states.items():
+            began = self.since.setdefault(name, gan.global_step) if present else self.since.pop(name, None)
+            self.tell(gan, name, bool(present) and gan.global_step - began >= self.patience)
+
+    def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        now = trainer.callback_metrics
+        if "metrics/classes_missing" in now:
+            collapsed = now["metrics/classes_missing"] > 0 or now["metrics/class_excess"] > 2
+            self.tell(gan, "mode_collapse", bool(collapsed))
+        if "metrics/variety" in now:
+            self.tell(gan, "dead_generator", bool(now["metrics/variety"] < 0.1))
+
+    def tell(self, gan: LightningModule, name: str, on: bool) -> None:
+        gan.log_dict({f"alarm/{name}": float(on), "step": float(gan.global_step)}, sync_dist=True)
+        if on and name not in self.raised:
+            log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, ADVICE[name])
+        (self.raised.add if on else self.raised.discard)(name)

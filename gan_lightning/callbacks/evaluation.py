@@ -1,0 +1,108 @@
+"""Scores of a run while it trains, through Lightning's validation loop."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.images import normalize, to_uint8
+from gan_lightning.metrics.judge import Extractor
+from gan_lightning.metrics.scores import Scores, load_reference, score
+
+log = logging.getLogger(__name__)
+
+SHOWN = ("fid", "kid", "precision", "recall", "coverage", "memorised")  # in the line; all go to TensorBoard
+
+
+class Evaluation(Callback):
+    """Score the samples of the validation loop against the training split: `metrics/*`, `histogram/classes`.
+
+    The samples come from noise of their own, so that watching changes nothing and every evaluation of every run
+    judges the same z; the images are those of one process, however many draw them.
+
+    Args:
+        extractor: images -> features and logits, see `metrics/judge.py`.
+        cache: folder for the real images' features, or None.
+    """
+
+    def __init__(self, extractor: Extractor, cache: Path | None = None) -> None:
+        self.extractor = extractor
+        self.cache = cache
+        self.scores: Scores | None = None  # the latest, and
+        self.control: Scores | None = None  # real images scored as if generated; both on the first device only
+        self.samples: dict[int, Tensor] = {}
+
+    def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        if trainer.is_global_zero:
+            data = trainer.datamodule
+            cache = Path(self.cache) if self.cache else None
+            self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
+            self.control = self.reference.control(data.num_val_samples)
+            self.real_spread = spread(data.images())
+
+    def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1  # the last epoch is always scored
+
+    def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+        if gan.global_step == trainer.max_steps:
+            trainer.check_val_every_n_epoch = 1  # so is the last iteration, in the middle of an epoch too
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.samples = {}
+
+    def on_validation_batch_end(self, trainer: Trainer, gan: LightningModule, outputs: dict[str, Any], *_: Any) -> None:
+        self.samples[outputs["block"]] = to_uint8(outputs["images"]).cpu()
+
+    def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        # A score is no mean of the devices' scores: bring all images to the first one.
+        blocks = gather(self.samples)
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            images = torch.cat([blocks[number] for number in sorted(blocks)])
+            self.scores = score(images, self.reference)
+            values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
+            values["metrics/variety"] = spread(images) / self.real_spread
+            if self.extractor.classifies_data:
+                values["metrics/class_excess"] = excess(self.scores.class_counts, self.reference.class_counts)
+            self.say(trainer)
+            for writer in writers(trainer):
+                num_classes = len(self.scores.class_counts)
+                writer.add_histogram("histogram/classes", self.scores.classes, gan.global_step, bins=num_classes)
+        values = trainer.strategy.broadcast(values)
+        gan.log_dict({"step": float(gan.global_step), **values}, sync_dist=True)
+
+    def say(self, trainer: Trainer) -> None:
+        assert self.scores and self.control
+        parts = [
+            f"{name} {self.scores.values[name]:.3f} (real {self.control.values[name]:.3f})"
+            for name in SHOWN
+            if name in self.scores.values
+        ]
+        number = self.scores.about["num_samples"]
+        log.info("epoch %d, %s samples: %s", trainer.current_epoch + 1, f"{number:,}", ", ".join(parts))
+
+
+def spread(images: Tensor) -> float:
+    """Root mean square distance of images (N, C, H, W) uint8 from their mean, per pixel in [-1, 1]; at most 10,000."""
+    return normalize(images[:10_000]).var(dim=0).mean().sqrt().item()
+
+
+def excess(counts: list[int], data_counts: Tensor) -> float:
+    """How many times as often as in the data the most over-represented class is drawn; 1 where the shares agree."""
+    shares, data_shares = torch.tensor(counts) / sum(counts), data_counts / data_counts.sum()
+    return (shares / data_shares).max().item()
+
+
+def gather(samples: dict[int, Tensor]) -> dict[int, Tensor]:
+    """The samples of all devices, on each of them."""
+    if not torch.distributed.is_initialized():
+        return samples
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, samples)
+    return {number: images for part in parts for number, images in part.items()}

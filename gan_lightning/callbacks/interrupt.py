@@ -1,0 +1,48 @@
+"""Ctrl-C that loses nothing."""
+
+import logging
+import signal
+from types import FrameType
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+log = logging.getLogger(__name__)
+
+ASK_EVERY = 10  # iterations; with several devices all must stop at the same one, and asking costs a round trip
+
+
+class Interrupt(Callback):
+    """At the first Ctrl-C finish the iteration, the pictures and the checkpoint, then end; at the second abort."""
+
+    def __init__(self) -> None:
+        self.pressed = False  # in this process
+        self.caught = False  # in any
+        self._previous: Any = None
+
+    def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._handle)
+
+    def teardown(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed:
+            signal.default_int_handler(number, frame)
+        self.pressed = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, gan: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1:
+            if gan.global_step % ASK_EVERY:
+                return
+            # Not into `pressed`: a Ctrl-C during the question would be overwritten by its answer.
+            self.caught = trainer.strategy.reduce_boolean_decision(self.pressed, all=False)
+        else:
+            self.caught = self.pressed
+        if self.caught and not trainer.should_stop:
+            log.info("Ctrl-C: saving after iteration %d; a second Ctrl-C aborts", gan.global_step)
+            trainer.should_stop = True

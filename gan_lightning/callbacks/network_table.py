@@ -1,0 +1,64 @@
+"""What the two networks are made of, as a table."""
+
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from gan_lightning.gan import GAN
+
+
+@dataclass
+class Row:
+    layer: str  # the class that makes it
+    output: str  # its output's shape, without the batch
+    parameters: int
+
+
+def network_rows(gan: GAN) -> dict[str, list[Row]]:
+    """Every layer of G and D that has no layers of its own, in the order in which it runs."""
+    z = torch.zeros(2, gan.latent_dim, device=gan.device)
+    with torch.no_grad():
+        generator = _rows(gan.generator, z)
+        discriminator = _rows(gan.discriminator, gan.generate(z))
+    return {"generator": generator, "discriminator": discriminator}
+
+
+def _rows(network: nn.Module, inputs: Tensor) -> list[Row]:
+    rows: list[Row] = []
+
+    def note(layer: nn.Module, _: object, output: Tensor) -> None:
+        shape = " x ".join(str(size) for size in output.shape[1:]) or "1"
+        rows.append(Row(type(layer).__name__, shape, sum(p.numel() for p in layer.parameters())))
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules() if not list(layer.children())]
+    was_training = network.training
+    network.eval()  # looking must not move BatchNorm's statistics
+    network(inputs.to(next(network.parameters()).dtype))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
+def rich_table(networks: dict[str, list[Row]]) -> Table:
+    """For the terminal."""
+    table = Table()
+    table.add_column("network")
+    table.add_column("layer")
+    table.add_column("output shape", justify="right")
+    table.add_column("parameters", justify="right")
+    for name, rows in networks.items():
+        for number, row in enumerate(rows):
+            table.add_row(name if number == 0 else "", row.layer, row.output, f"{row.parameters:,}")
+        total = sum(row.parameters for row in rows)
+        table.add_row("", "total", "", f"{total:,}", style="bold", end_section=True)
+    return table
+
+
+def markdown_table(rows: list[Row]) -> str:
+    """For TensorBoard's text tab."""
+    lines = ["| layer | output shape | parameters |", "| --- | ---: | ---: |"]
+    lines += [f"| {row.layer} | {row.output} | {row.parameters:,} |" for row in rows]
+    return "\n".join([*lines, f"| **total** | | **{sum(row.parameters for row in rows):,}** |"])

@@ -1,0 +1,74 @@
+"""What the generator makes, epoch by epoch."""
+
+from pathlib import Path
+
+import torch
+from lightning import Callback, Trainer
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from gan_lightning import images
+from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.gan import GAN
+from gan_lightning.latent import slerp
+
+NOISE_SEED = 0  # the same noise in every run, so that runs can be compared picture by picture
+MAX_FRAMES = 100  # of the animation; more make it large, not better
+
+
+class Pictures(Callback):
+    """Samples from one fixed noise, before training and after every epoch, into `samples/` and TensorBoard.
+
+    Args:
+        num_images: in a picture.
+        nrow: images in a row of it.
+        every_n_epochs: epochs between pictures.
+    """
+
+    def __init__(self, num_images: int = 64, nrow: int = 8, every_n_epochs: int = 1) -> None:
+        for key, value in {"num_images": num_images, "nrow": nrow, "every_n_epochs": every_n_epochs}.items():
+            if value < 1:
+                raise ValueError(f"callbacks.pictures.{key}={value} must be 1 or more")
+        self.num_images = num_images
+        self.nrow = nrow
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_start(self, trainer: Trainer, gan: GAN) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.folder = Path(trainer.default_root_dir) / "samples"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.datamodule is not None:
+            real = images.grid(images.normalize(trainer.datamodule.images()[: self.num_images]), self.nrow)
+            images.save_png(real, self.folder / "real.png")
+            self._show(trainer, "samples/real", real)
+        if gan.global_step == 0:
+            self._take(trainer, gan, 0)
+
+    def on_train_epoch_end(self, trainer: Trainer, gan: GAN) -> None:
+        epoch = trainer.current_epoch + 1
+        last = trainer.should_stop or epoch == trainer.max_epochs or gan.global_step == trainer.max_steps
+        if trainer.is_global_zero and (last or epoch % self.every_n_epochs == 0):
+            self._take(trainer, gan, epoch)
+
+    def on_train_end(self, trainer: Trainer, gan: GAN) -> None:
+        if trainer.is_global_zero:
+            files = sorted(self.folder.glob("epoch_*.png"))
+            step = -(-len(files) // MAX_FRAMES)
+            frames = [pil_to_tensor(Image.open(file)) for file in (files[::-step])[::-1]]  # the last one is always in
+            images.save_gif(frames, self.folder / "training.gif")
+
+    def _take(self, trainer: Trainer, gan: GAN, epoch: int) -> None:
+        noise = torch.Generator().manual_seed(NOISE_SEED)
+        fixed = torch.randn(self.num_images, gan.latent_dim, generator=noise).to(gan.device)
+        picture = images.grid(gan.generate(fixed), self.nrow)
+        images.save_png(picture, self.folder / f"epoch_{epoch:04d}.png")
+        self._show(trainer, "samples/fixed", picture)
+        start, end = torch.randn(2, 8, gan.latent_dim, generator=noise).to(gan.device)
+        path = slerp(start, end, steps=10)
+        self._show(trainer, "samples/interpolation", images.grid(gan.generate(path.flatten(0, 1)), nrow=10))
+
+    def _show(self, trainer: Trainer, tag: str, picture: Tensor) -> None:
+        for writer in writers(trainer):
+            writer.add_image(tag, picture, trainer.global_step)

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_gan import BATCH_SIZE, BATCHES, SHAPE, RandomImages, fit, small_gan
+from torchvision.transforms.functional import pil_to_tensor
+
+from gan_lightning.callbacks import pictures
+from gan_lightning.callbacks.pictures import Pictures
+from gan_lightning.data.module import BatchLoader
+from gan_lightning.ema import EMA
+from gan_lightning.images import grid, normalize
+from gan_lightning.models import mlp
+
+
+def read(path):
+    with Image.open(path) as image:
+        return pil_to_tensor(image)
+
+
+def names(folder):
+    return sorted(path.name for path in (folder / "samples").iterdir())
+
+
+def num_frames(folder):
+    with Image.open(folder / "samples" / "training.gif") as gif:
+        return gif.n_frames
+
+
+def test_one_picture_before_training_and_one_after_every_epoch(tmp_path):
+    fit(small_gan(), tmp_path, 3 * BATCHES, callbacks=[Pictures(num_images=4, nrow=2)])
+    epochs = [f"epoch_{epoch:04d}.png" for epoch in range(4)]
+    assert names(tmp_path) == [*epochs, "real.png", "training.gif"]
+    assert num_frames(tmp_path) == 4
+    images = [read(tmp_path / "samples" / name) for name in epochs]
+    assert {image.shape for image in images} == {(3, 2 * (8 + 2) + 2, 2 * (8 + 2) + 2)}
+    assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def test_every_n_epochs_skips_pictures_but_never_the_last(tmp_path):
+    fit(small_gan(), tmp_path, 4 * BATCHES + 1, callbacks=[Pictures(num_images=4, every_n_epochs=3)])
+    assert [name for name in names(tmp_path) if name.startswith("epoch")] == [
+        "epoch_0000.png", "epoch_0003.png", "epoch_0005.png",
+    ]  # fmt: skip
+
+
+def test_picture_shows_what_one_fixed_noise_becomes_in_the_averaged_generator(tmp_path):
+    gan = small_gan(ema=EMA(warmup=1.0))
+    fit(gan, tmp_path, BATCHES, callbacks=[Pictures(num_images=4, nrow=2)])
+    z = torch.randn(4, gan.latent_dim, generator=torch.Generator().manual_seed(pictures.NOISE_SEED))
+    assert torch.equal(read(tmp_path / "samples" / "epoch_0001.png"), grid(gan.ema.generator.eval()(z), nrow=2))
+    assert not torch.equal(grid(gan.generator.eval()(z), nrow=2), grid(gan.ema.generator(z), nrow=2))
+
+
+def test_real_picture_shows_the_first_images_of_the_data_set(tmp_path):
+    fit(small_gan(), tmp_path, 1, callbacks=[Pictures(num_images=4, nrow=2)])
+    real, _ = RandomImages().read(None, "train")
+    assert torch.equal(read(tmp_path / "samples" / "real.png"), grid(normalize(real[:4]), nrow=2))
+
+
+def test_tensorboard_shows_samples_by_iteration_beside_real_images(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    fit(small_gan(), tmp_path, 2 * BATCHES, callbacks=[Pictures(num_images=4)], logger=logger)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    steps = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    by_epoch = [0, BATCHES, 2 * BATCHES]
+    assert steps == {"samples/fixed": by_epoch, "samples/interpolation": by_epoch, "samples/real": [0]}
+
+
+def test_animation_of_many_epochs_is_thinned_and_ends_with_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MAX_FRAMES", 2)
+    fit(small_gan(), tmp_path, 3 * BATCHES, callbacks=[Pictures(num_images=4)])
+    with Image.open(tmp_path / "samples" / "training.gif") as gif:
+        assert gif.n_frames == 2
+        gif.seek(1)
+        last = pil_to_tensor(gif.convert("L")).float()
+    expected = read(tmp_path / "samples" / "epoch_0003.png").float().mean(0, keepdim=True)
+    assert (last - expected).abs().mean() < 2  # a GIF has 256 colours
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_data_without_a_data_module_gives_pictures_too(tmp_path):
+    images, labels = RandomImages().read(None, "train")
+    loader = BatchLoader(normalize(images), labels, BATCH_SIZE)
+    fit(small_gan(), tmp_path, 1, callbacks=[Pictures(num_images=4)], data=loader)
+    assert names(tmp_path) == ["epoch_0000.png", "epoch_0001.png", "training.gif"]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+def test_color_images_keep_their_colors(tmp_path):
+    shape = (3, *SHAPE[1:])
+    gan = small_gan(generator=mlp.Generator(4, shape, [8]), discriminator=mlp.Discriminator(shape, [8]))
+    torch.nn.init.zeros_(gan.generator.layers[-2].weight)
+    red = torch.cat([torch.full((64,), 9.0), torch.full((128,), -9.0)])
+    gan.generator.layers[-2].bias.data = red
+    loader = BatchLoader(torch.zeros(16, *shape), torch.zeros(16, dtype=torch.int64), BATCH_SIZE)
+    fit(gan, tmp_path, 1, callbacks=[Pictures(num_images=1)], data=loader)
+    assert read(tmp_path / "samples" / "epoch_0000.png")[:, 5, 5].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("key", ["num_images", "nrow", "every_n_epochs"])
+def test_count_below_one_is_refused_by_its_key(key):
+    with pytest.raises(ValueError, match=f"callbacks.pictures.{key}=0 must be 1 or more"):
+        Pictures(**{key: 0})
