@@ -1,0 +1,164 @@
+"""Train a GAN: config -> data, GAN, Trainer -> fit -> the run's score."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gan_lightning.cli import command
+from gan_lightning.paths import shorten
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from omegaconf import DictConfig
+
+    from gan_lightning.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+@command("train")
+def main(config: DictConfig) -> None:
+    from hydra.utils import instantiate
+
+    from gan_lightning.callbacks.interrupt import Interrupt
+
+    gan = build_gan(config)
+    data = instantiate(config.data)
+    trainer = build_trainer(config, interrupt := Interrupt())
+    started = time.perf_counter()
+    trainer.fit(gan, data)
+    seconds = time.perf_counter() - started
+    if trainer.is_global_zero:
+        report(config, trainer, seconds, images=trainer.global_step * data.batch_size)
+    if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
+        raise KeyboardInterrupt
+
+
+def build_gan(config: DictConfig) -> GAN:
+    """The networks and what trains them, from the root of a training config."""
+    import torch
+    from hydra.utils import instantiate
+
+    from gan_lightning.gan import GAN
+    from gan_lightning.randomness import derive_seed
+
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
+    torch.manual_seed(derive_seed(config.seed))  # initial weights
+    return GAN(
+        generator=instantiate(config.model.generator),
+        discriminator=instantiate(config.model.discriminator),
+        loss=instantiate(config.loss),
+        penalty=instantiate(config.penalty) or None,  # penalty=none is an empty file
+        ema=instantiate(config.ema),
+        generator_optimizer=instantiate(config.optimizer.generator),
+        discriminator_optimizer=instantiate(config.optimizer.discriminator),
+        latent_dim=config.latent_dim,
+        n_critic=config.n_critic,
+        reuse_fake=config.reuse_fake,
+        seed=config.seed,
+        networks=plain(config.model),
+    )
+
+
+def build_trainer(config: DictConfig, *callbacks: Any) -> Trainer:
+    """Lightning's Trainer with the configured loggers and callbacks, and `callbacks` beside them."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from hydra.utils import instantiate
+
+    from gan_lightning.callbacks.alarms import Alarms
+    from gan_lightning.callbacks.console import ProgressBar
+    from gan_lightning.callbacks.evaluation import Evaluation
+    from gan_lightning.callbacks.tensorboard import Dashboard
+
+    if str(config.trainer.precision).startswith("16"):
+        raise ValueError(
+            f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
+            "use bf16-mixed or 32-true"
+        )
+    settings: dict[str, Any] = {}
+    several = config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
+    if several and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError(
+            f"trainer.devices={config.trainer.devices} does not work with -m, where each device would start "
+            "the whole grid again; use trainer.devices=1, or start one run at a time"
+        )
+    if several and config.trainer.strategy == "auto":
+        settings["strategy"] = "ddp_find_unused_parameters_true"  # either network is unused in the other's turn
+    watchers = [watcher for watcher in instantiate(config.callbacks).values() if watcher]
+    if not config.trainer.enable_progress_bar:
+        watchers = [watcher for watcher in watchers if not isinstance(watcher, ProgressBar)]
+    watchers.append(Dashboard(plain(config), dict(HydraConfig.get().runtime.choices)))
+    if config.metrics:
+        evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
+        watchers += [evaluation, Alarms(), instantiate(config.metrics.best_checkpoint)]
+    else:
+        settings["limit_val_batches"] = 0
+    logger = list(instantiate(config.logger).values())
+    return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as dicts and lists, every reference in it resolved."""
+    from omegaconf import OmegaConf
+
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def report(config: DictConfig, trainer: Trainer, seconds: float, images: int) -> None:
+    """Write metrics.json, and say where everything is and what to do next."""
+    from gan_lightning.callbacks.console import format_seconds
+    from gan_lightning.callbacks.scalars import final_scores
+
+    scores = final_scores(trainer)
+    record = scores | {
+        "iterations": trainer.global_step,
+        "images": images,
+        "seconds": round(seconds, 2),
+        "images_per_second": round(images / seconds, 1),
+        "seed": config.seed,
+        "versions": versions(),
+        "command": rerun_command(),
+    }
+    folder = Path(trainer.default_root_dir)
+    (folder / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    name = shlex.quote(shorten(folder))
+    duration, speed = format_seconds(seconds), f"{images / seconds:,.0f} images per second"
+    lines = [
+        f"{trainer.global_step:,} iterations in {duration}, {speed}",
+        *(f"{tag:24} {value:.4f}" for tag, value in scores.items()),
+        f"everything is in {name}",
+        f"  pictures     {name}/samples/",
+        f"  more images  python -m gan_lightning.sample ckpt={name}",
+        "  curves       tensorboard --logdir outputs",
+    ]
+    log.info("\n%s", "\n".join(lines))
+
+
+def versions() -> dict[str, str]:
+    """Of everything that has a part in the numbers."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    packages = ("gan-lightning", "torch", "torchvision", "lightning", "hydra-core")
+    return {"python": python_version(), **{package: version(package) for package in packages}}
+
+
+def rerun_command() -> str:
+    """The command that repeats this run in a folder of its own."""
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides = HydraConfig.get().overrides.task
+    return shlex.join(["python", "-m", "gan_lightning", *overrides])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

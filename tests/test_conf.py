@@ -1,0 +1,143 @@
+"""Every file under conf/: it explains itself, composes, and what this machine can build runs one batch."""
+
+import json
+import re
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra.utils import instantiate
+
+from gan_lightning.errors import explain
+from gan_lightning.paths import conf_dir, groups, options
+from gan_lightning.train import build_gan, build_trainer, main
+
+FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml"))
+COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml"))
+CHOICES = [f"{group}={option}" for group in groups() for option in options(group)]
+SMALL = ["data.batch_size=8", "trainer.max_epochs=-1", "trainer.max_steps=1", "trainer.log_every_n_steps=1"]
+
+NOT_RUN = {
+    "trainer=gpu": "needs a GPU: its error message is tested below",
+    "metrics=judge": "needs a trained judge: the evaluation's own tests run it",
+    "metrics=inception": "needs weights that are fetched: likewise",
+    "trainer=ddp": "starts this process anew: tests/test_ddp.py runs two from the command line",
+}
+
+
+def composes(compose, choice):
+    """The first command that has this choice, and its config."""
+    for command in sorted(COMMANDS, key=lambda name: name != "train"):
+        try:
+            return command, compose(choice, config_name=command)
+        except ConfigCompositionException as error:
+            if "Could not override" not in str(error):
+                raise
+    return None
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_says_at_its_head_what_it_is(file):
+    lines = (conf_dir() / file).read_text(encoding="utf-8").splitlines()
+    if lines[0].startswith("# @package"):
+        lines = lines[1:]
+    assert re.match(r"# \S.{5,}", lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes(compose, command):
+    from omegaconf import OmegaConf
+
+    config = compose(config_name=command, small=False)
+    if command == "train":  # the others take what they miss from a run
+        OmegaConf.resolve(config)
+    assert config
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_belongs_to_a_command_and_composes(compose, choice):
+    assert composes(compose, choice) is not None
+
+
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in NOT_RUN])
+def test_every_choice_for_training_trains_one_batch(compose, tmp_path, choice):
+    command, _ = composes(compose, choice)
+    if command != "train":
+        pytest.skip(f"a choice of {command}, whose tests run it")
+    group = choice.partition("=")[0]
+    debug = [] if group == "trainer" else ["trainer=debug"]
+    config = compose(choice, *debug, *SMALL, "trainer.accelerator=cpu")
+    main(config)
+    assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] == 1
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+def test_ddp_is_two_devices_with_the_strategy_that_two_networks_need(compose):
+    trainer = build_trainer(compose("trainer=ddp", "trainer.accelerator=cpu"))
+    assert trainer.num_devices == 2 and trainer.world_size == 2
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_gpu_where_there_is_none_says_what_to_use(compose):
+    with pytest.raises(InstantiationException) as refused:
+        build_trainer(compose("trainer=gpu"))
+    line = explain(refused.value)
+    assert "\n" not in line
+    for word in ("trainer.accelerator=gpu", "no GPU", "trainer=cpu"):
+        assert word in line
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is none")
+def test_gpu_trains_one_batch(compose, tmp_path):
+    main(compose("trainer=gpu", *SMALL))
+    assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] == 1
+
+
+@pytest.mark.parametrize("choice", [f"model={option}" for option in options("model")])
+def test_every_model_takes_color_images_of_another_size(compose, choice):
+    gan = build_gan(compose(choice, "data.image_shape=[3,32,32]"))
+    images = gan.sample(2)
+    assert images.shape == (2, 3, 32, 32)
+    assert gan.discriminator.eval()(images).shape == (2,)
+
+
+@pytest.mark.parametrize("choice", [f"model={option}" for option in options("model")])
+def test_every_number_in_a_models_file_is_one_its_networks_take(compose, choice):
+    """A key that no constructor knows would be an error; one that is ignored would be a lie."""
+    config = compose(choice)
+    for name in ("generator", "discriminator"):
+        assert instantiate(config.model[name]) is not None
+        with pytest.raises(InstantiationException, match="unexpected keyword"):
+            instantiate(config.model[name], no_such_argument=1)
+
+
+def test_defaults_of_constructors_are_those_of_conf(compose):
+    """Two sources of one number drift apart: without Hydra a user gets the same GAN."""
+    from inspect import signature
+
+    from hydra.utils import get_class
+    from omegaconf import DictConfig, ListConfig
+
+    different = []
+
+    def compare(node, key):
+        if not isinstance(node, DictConfig):
+            return
+        target = node.get("_target_", "")
+        if str(target).startswith("gan_lightning.") and isinstance(get_class(target), type):
+            for name, parameter in signature(get_class(target)).parameters.items():
+                if name in node and parameter.default is not parameter.empty:
+                    value, default = node[name], parameter.default
+                    if isinstance(value, ListConfig):
+                        value, default = list(value), list(default)
+                    if not isinstance(value, DictConfig) and value != default:
+                        different.append(f"{key}.{name}: conf has {value}, {target} has {default}")
+        for name in node.keys() - {"data", "reader"}:  # a data set's numbers are its own
+            compare(node._get_node(name), f"{key}.{name}")
+
+    for model in options("model"):
+        compare(compose(f"model={model}", small=False), "")
+    assert different == []

@@ -1,0 +1,102 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.testing import assert_close
+
+from gan_lightning.checkpoint import load_gan
+from gan_lightning.train import main
+
+SETTINGS = (
+    *("model=mlp", "penalty=r1", "data.batch_size=32", "seed=5"),
+    *("trainer.precision=64-true", "trainer.max_steps=5", "trainer.log_every_n_steps=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, idx_data):
+    """`python -m gan_lightning trainer.devices=2 trainer.accelerator=cpu`, with nothing else that concerns devices."""
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [
+        sys.executable,
+        "-m",
+        "gan_lightning",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+        *SETTINGS,
+        *idx_data,
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder, result
+
+
+@pytest.fixture(scope="module")
+def run(two):
+    (folder,) = [path.parent for path in two[0].rglob(".hydra")]
+    return folder
+
+
+def test_two_processes_make_one_run(two, run):
+    folder, result = two
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stdout.count("everything is in") == 1  # one of them speaks
+    assert result.stdout.count("512 real images") == 1
+    assert len(list((folder / "outputs" / "mlp-mnist").iterdir())) == 1
+    assert len(list(run.rglob("events.out.tfevents.*"))) == 1
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        "epoch_0000.png", "epoch_0001.png", "real.png", "training.gif",
+    ]  # fmt: skip
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    record = json.loads((run / "metrics.json").read_text())
+    assert (record["iterations"], record["images"]) == (5, 5 * 32)  # the batch is that of both together
+
+
+def test_two_processes_end_at_the_weights_of_one(run, compose, tmp_path):
+    main(compose("trainer=cpu", *SETTINGS))
+    one, both = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (tmp_path, run)
+    )
+    assert any(name.startswith("ema.") for name in one)
+    for name, tensor in one.items():
+        assert tensor.dtype == torch.float64
+        assert_close(both[name], tensor, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+    start = load_gan(tmp_path)  # built anew, then filled: compare with what was drawn
+    assert not torch.equal(
+        start.generator.layers[0].weight.double(), torch.zeros_like(one["generator.layers.0.weight"])
+    )
+
+    alone, together = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run))
+    for tag in ("loss/discriminator", "loss/generator", "loss/penalty"):
+        assert alone[tag] == pytest.approx(together[tag], abs=1e-6)  # logged in float32
+
+
+def test_curves_are_means_over_both_processes(run, compose, tmp_path):
+    main(compose("trainer=cpu", *SETTINGS))
+
+    def curves(folder):
+        events = EventAccumulator(str(folder)).Reload()
+        tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("progress/", "grad_norm/"))]
+        return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
+
+    one, both = curves(tmp_path), curves(run)
+    assert one.keys() == both.keys() and "prob/fake" in one
+    for tag, values in one.items():
+        assert len(values) == 5
+        assert both[tag] == pytest.approx(values, abs=1e-5), tag
+
+
+def test_gradient_norm_is_that_of_the_whole_batch(run, compose, tmp_path):
+    """Gradients are averaged before they are measured: the norm is the same, not the mean of two norms."""
+    main(compose("trainer=cpu", *SETTINGS))
+    for tag in ("grad_norm/discriminator", "grad_norm/generator"):
+        one, both = (
+            [event.value for event in EventAccumulator(str(folder)).Reload().Scalars(tag)] for folder in (tmp_path, run)
+        )
+        assert both == pytest.approx(one, rel=1e-5)

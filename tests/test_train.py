@@ -1,0 +1,223 @@
+import json
+import os
+import pty
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from gan_lightning.checkpoint import load_gan
+from gan_lightning.train import main
+
+ONE = ("trainer.max_steps=1", "trainer.log_every_n_steps=1")  # iteration
+SCALARS = ("loss/discriminator", "loss/generator", "loss/penalty")
+
+
+@pytest.fixture
+def train(compose, tmp_path):
+    """Train in this process: `train("model=dcgan")` -> the run folder."""
+
+    def run(*overrides):
+        main(compose(*overrides))
+        return tmp_path
+
+    return run
+
+
+def run_folders(outputs):
+    return sorted(path.parent for path in Path(outputs).rglob(".hydra"))
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def score(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+# --- One run from the command line, and what it leaves -----------------------------------------------------
+
+
+def test_run_from_the_command_line_leaves_what_is_promised_and_its_command_repeats_it(run_cli, idx_data, tmp_path):
+    result = run_cli(
+        "trainer=debug", "trainer.log_every_n_steps=2", "callbacks.console.every_n_steps=4", "seed=7", *idx_data
+    )
+    assert result.returncode == 0, result.stderr
+    (folder,) = run_folders(tmp_path / "outputs")
+    assert folder.parent == tmp_path / "outputs" / "mlp-mnist"
+    assert "=" not in str(folder.relative_to(tmp_path))
+    files = listing(folder)
+    (events,) = [name for name in files if "tfevents" in name]
+    promised = {
+        *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+        *("checkpoints/last.ckpt", "metrics.json", "train.log"),
+        *("samples/real.png", "samples/training.gif", *(f"samples/epoch_{epoch:04d}.png" for epoch in range(3))),
+        events,
+    }
+    assert set(files) - {"hparams.yaml"} == promised
+
+    record = score(folder)
+    assert record["seed"] == 7
+    assert (record["iterations"], record["images"]) == (8, 8 * 128)
+    assert record["images_per_second"] == pytest.approx(record["images"] / record["seconds"], rel=0.01)
+    assert {"python", "gan-lightning", "torch", "lightning"} <= record["versions"].keys()
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert all(isinstance(record[tag], float) for tag in SCALARS)
+
+    said = result.stdout
+    assert result.stderr == ""
+    first = next(line for line in said.splitlines() if line.strip())
+    assert set(first) <= set("┏━┳┓┌─┬┐+-| "), first  # the table of networks: no warnings of libraries, no tips
+    assert [line.split(":")[0] for line in said.splitlines() if line.startswith("epoch ")] == [
+        "epoch 1, iteration 4 of 8",
+        "epoch 2, iteration 8 of 8",
+    ]
+    assert "generator" in said and "512 real images of 1 x 28 x 28" in said
+    assert f"{record['loss/discriminator']:.4f}" in said
+    assert str(folder.relative_to(tmp_path)) in said and "python -m gan_lightning.sample ckpt=" in said
+    log = (folder / "train.log").read_text()
+    assert "epoch 2, iteration 8 of 8" in log
+
+    python, *arguments = shlex.split(record["command"])
+    assert python == "python" and arguments[:2] == ["-m", "gan_lightning"]
+    again = run_cli(*arguments[2:])
+    assert again.returncode == 0, again.stderr
+    _, repeated = sorted(run_folders(tmp_path / "outputs"), key=lambda path: path != folder)
+    assert {tag: score(repeated)[tag] for tag in SCALARS} == {tag: record[tag] for tag in SCALARS}
+    assert torch.equal(load_gan(repeated).sample(3), load_gan(folder).sample(3))
+
+
+@pytest.mark.slow
+def test_terminal_shows_a_progress_bar_with_losses_and_time_left(idx_data, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gan_lightning", "trainer=debug", "trainer.log_every_n_steps=2", *idx_data]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "140"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+        shown += chunk
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode(errors="replace")
+    assert "Epoch 1/1" in text and "D: " in text and "G: " in text
+    assert "epoch 1, iteration" not in text  # the plain lines are for where there is no terminal
+    assert "everything is in" in text
+    assert len(run_folders(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_grid_of_choices_makes_a_run_for_every_combination(run_cli, idx_data, tmp_path):
+    result = run_cli("-m", "model=mlp,dcgan", "seed=0,1", "trainer=debug", "trainer.max_steps=2", *idx_data)
+    assert result.returncode == 0, result.stderr
+    folders = run_folders(tmp_path / "outputs" / "sweeps")
+    assert len(folders) == 4
+    commands = [score(folder)["command"] for folder in folders]
+    for model in ("mlp", "dcgan"):
+        for seed in (0, 1):
+            assert sum(f"model={model}" in command and f"seed={seed}" in command for command in commands) == 1
+    assert len({score(folder)["loss/discriminator"] for folder in folders}) == 4
+
+
+# --- In this process ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["mlp", "dcgan"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_model_trains_in_every_precision(train, model, precision):
+    narrow = [f"model.{network}.base_channels=8" for network in ("generator", "discriminator") if model == "dcgan"]
+    short = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "data.batch_size=32"]
+    folder = train(f"model={model}", f"trainer.precision={precision}", *narrow, *short)
+    record = score(folder)
+    assert record["iterations"] == 2
+    assert all(0 < record[tag] < 10 for tag in SCALARS)
+    samples = load_gan(folder).sample(2)
+    assert samples.dtype == torch.float32 and samples.isfinite().all()
+
+
+def test_weights_move_away_from_their_start(train):
+    folder = train("trainer.log_every_n_steps=1")
+    images = [(folder / "samples" / f"epoch_{epoch:04d}.png").read_bytes() for epoch in range(3)]
+    assert len(set(images)) == 3
+
+
+@pytest.mark.parametrize(
+    ("experiment", "expected"),
+    [
+        ("mlp_day24", {"reuse_fake": True, "ema": None, "data.batch_size": 128, "trainer.max_epochs": 50,
+                       "callbacks.console.every_n_steps": 200, "optimizer.generator.betas": [0.9, 0.999]}),
+        ("mlp_day22", {"data.batch_size": 64, "data.replacement": True, "trainer.max_steps": 10_000,
+                       "loss.discriminator_scale": 0.5, "model.discriminator.dropout": 0.4,
+                       "model.generator.hidden": [256, 512, 1024], "optimizer.generator.eps": 1e-7,
+                       "callbacks.console.every_n_steps": 100, "callbacks.pictures.nrow": 10}),
+    ],
+)  # fmt: skip
+def test_recipe_has_the_settings_of_its_page(compose, experiment, expected):
+    from omegaconf import OmegaConf
+
+    config = compose(f"experiment={experiment}", small=False)
+    found = {key: OmegaConf.select(config, key) for key in expected}
+    assert {key: list(v) if OmegaConf.is_list(v) else v for key, v in found.items()} == expected
+    assert not config.penalty
+
+
+def experiments():
+    return sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", experiments())
+def test_recipe_trains_for_three_iterations(train, experiment):
+    folder = train(
+        f"experiment={experiment}", "trainer.max_epochs=-1", "trainer.max_steps=3", "trainer.log_every_n_steps=1"
+    )
+    assert score(folder)["iterations"] == 3
+    assert all(torch.tensor(score(folder)[tag]).isfinite() for tag in SCALARS if tag in score(folder))
+
+
+def test_ten_samples_in_a_row_are_the_pictures_of_day22(train):
+    from PIL import Image
+
+    folder = train("experiment=mlp_day22", *ONE)
+    with Image.open(folder / "samples" / "epoch_0001.png") as picture:
+        assert picture.size == (10 * 30 + 2, 30 + 2)
+
+
+def test_final_losses_are_those_of_the_last_iteration_though_no_interval_ends_there(train, tmp_path):
+    """Eight iterations, logged at 3 and 6: what stands in metrics.json must not be two iterations old."""
+    record = score(train("trainer.log_every_n_steps=3"))
+    for used in tmp_path.iterdir():
+        shutil.rmtree(used) if used.is_dir() else used.unlink()
+    exact = score(train("trainer.log_every_n_steps=1"))
+    assert record["iterations"] == exact["iterations"] == 8
+    assert {tag: record.get(tag) for tag in SCALARS} == {tag: exact[tag] for tag in SCALARS}
+
+
+def test_progress_bar_can_be_switched_off_by_lightnings_own_key(train):
+    assert score(train("trainer.enable_progress_bar=false", *ONE))["iterations"] == 1
+
+
+def test_run_without_penalty_and_average_has_neither(train):
+    folder = train("penalty=none", "ema=null", *ONE)
+    assert "loss/penalty" not in score(folder)
+    assert load_gan(folder).ema is None
+
+
+def test_initial_weights_follow_from_the_seed(compose):
+    from gan_lightning.train import build_gan
+
+    first, again, other = (build_gan(compose(f"seed={seed}")) for seed in (1, 1, 2))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    assert not torch.equal(first.generator.layers[0].weight, other.generator.layers[0].weight)
