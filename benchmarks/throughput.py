@@ -1,0 +1,347 @@
+"""Images per second of this project beside plain PyTorch, on the same MNIST: `make bench`.
+
+tutorial  a loop as tutorials write it: one image at a time through PIL, ToTensor and Normalize; BCELoss; plain Adam
+by hand   a loop that knows all the project knows: uint8 data in memory, losses on logits, fused Adam, D frozen for G
+project   `python -m gan_lightning`, same networks and objective, with its default logging, pictures and checkpoints
+default   `python -m gan_lightning` as it comes: R1 and an averaged generator on top
+
+Every measurement is a process of its own, and the contestants take turns, so that a busy machine slows all of them. The
+clock runs from iteration `--warmup` for `--iterations`. Epochs are shortened to these where they are fewer, so that an
+epoch's picture and checkpoint are always in it. A ratio is the median of the ratios within a round.
+
+    python benchmarks/throughput.py [--model mlp|dcgan] [--rounds 5] [--iterations 936] [--check] [key=value ...]
+
+key=value goes to the project: data.root=<folder>, for one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+HERE = Path(__file__).resolve().parent
+LATENT_DIM = 100
+BATCH_SIZE = 128
+PRINT_EVERY = 200   # iterations
+MAX_MEMORY_GB = 2.0
+
+SAME_OBJECTIVE = ["reuse_fake=true", "penalty=none", "ema=null", f"data.batch_size={BATCH_SIZE}"]
+PROJECT = {
+    "mlp": {"project": ["experiment=mlp_day24"], "default": []},
+    "dcgan": {"project": ["model=dcgan", *SAME_OBJECTIVE]},
+}
+# (contestant, opponent): the least ratio of their images per second, on two CPU cores
+TARGETS = {
+    "mlp": {("project", "tutorial"): 2.2, ("project", "by hand"): 0.95, ("default", "tutorial"): 1.0},
+    "dcgan": {("project", "tutorial"): 1.0, ("project", "by hand"): 0.95},
+}
+EPOCH = 468   # iterations, of MNIST
+ITERATIONS = {"mlp": 2 * EPOCH, "dcgan": 100}
+ROUNDS = 5
+
+
+# --- The contestants ---------------------------------------------------------------------------------------
+
+
+def networks(model: str, last: list[nn.Module]) -> tuple[nn.Sequential, nn.Sequential]:
+    """Generator and discriminator, written out; `last` goes behind D's logit."""
+    if model == "mlp":
+        return nn.Sequential(
+            nn.Linear(LATENT_DIM, 256), nn.ReLU(),
+            nn.Linear(256, 512), nn.ReLU(),
+            nn.Linear(512, 784), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)),
+        ), nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(784, 512), nn.LeakyReLU(0.2),
+            nn.Linear(512, 256), nn.LeakyReLU(0.2),
+            nn.Linear(256, 1), nn.Flatten(0), *last,
+        )   # fmt: skip
+    pair = nn.Sequential(
+        nn.Unflatten(1, (LATENT_DIM, 1, 1)),
+        nn.ConvTranspose2d(LATENT_DIM, 128, 7, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
+        nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(True),
+        nn.ConvTranspose2d(64, 1, 4, stride=2, padding=1), nn.Tanh(),
+    ), nn.Sequential(
+        nn.Conv2d(1, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(64, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True),
+        nn.Conv2d(128, 1, 7), nn.Flatten(0), *last,
+    )   # fmt: skip
+    for network in pair:
+        network.apply(dcgan_weights)
+    return pair
+
+
+def dcgan_weights(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+
+
+def tutorial(model: str, root: Path, images: Tensor) -> Iterator[int]:
+    """Train as tutorials do; yields the number of iterations done."""
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    with tempfile.TemporaryDirectory() as folder:   # torchvision wants the files in a folder of its own layout
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for file in root.rglob("*-ubyte"):
+            (raw / file.name).symlink_to(file)
+        dataset = datasets.MNIST(folder, train=True, transform=transform)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
+
+    generator, discriminator = networks(model, last=[nn.Sigmoid()])
+    criterion = nn.BCELoss()
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4)
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4)
+    iteration = 0
+    while True:
+        for real, _ in loader:
+            ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
+            fake = generator(torch.randn(len(real), LATENT_DIM))
+
+            d_optimizer.zero_grad()
+            d_loss = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
+            d_loss.backward()
+            d_optimizer.step()
+
+            g_optimizer.zero_grad()
+            g_loss = criterion(discriminator(fake), ones)
+            g_loss.backward()
+            g_optimizer.step()
+
+            iteration += 1
+            if iteration % PRINT_EVERY == 0:
+                print(f"iteration {iteration}: D loss {d_loss.item():.4f}, G loss {g_loss.item():.4f}", flush=True)
+            yield iteration
+
+
+def by_hand(model: str, root: Path, images: Tensor) -> Iterator[int]:
+    """Train with all that is known to be fast, and nothing around it; yields the number of iterations done."""
+    generator, discriminator = networks(model, last=[])
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, fused=True)
+    g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4, fused=True)
+    iteration = 0
+    while True:
+        order = torch.randperm(len(images))
+        for rows in order[: len(order) // BATCH_SIZE * BATCH_SIZE].split(BATCH_SIZE):
+            real = images.index_select(0, rows).float().div_(127.5).sub_(1)
+            fake = generator(torch.randn(BATCH_SIZE, LATENT_DIM))
+
+            d_loss = softplus(-discriminator(real)).mean() + softplus(discriminator(fake.detach())).mean()
+            d_optimizer.zero_grad()
+            d_loss.backward()
+            d_optimizer.step()
+
+            discriminator.requires_grad_(False)
+            g_loss = softplus(-discriminator(fake)).mean()
+            g_optimizer.zero_grad()
+            g_loss.backward()
+            g_optimizer.step()
+            discriminator.requires_grad_(True)
+
+            iteration += 1
+            if iteration % PRINT_EVERY == 0:
+                print(f"iteration {iteration}: D loss {d_loss.item():.4f}, G loss {g_loss.item():.4f}", flush=True)
+            yield iteration
+
+
+class Stopwatch(Callback):
+    """Added to a run of the project: writes the seconds from iteration `warmup` for `iterations` into `path`."""
+
+    def __init__(self, warmup: int, iterations: int, path: str) -> None:
+        self.warmup, self.iterations, self.path = warmup, iterations, Path(path)
+        self.started = 0.0
+
+    def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
+        if gan.global_step == self.warmup:
+            self.started = time.perf_counter()
+        elif gan.global_step == self.warmup + self.iterations:
+            self.path.write_text(str(time.perf_counter() - self.started))
+
+
+LOOPS = {"tutorial": tutorial, "by hand": by_hand}
+
+
+def time_loop(loop: Iterator[int], warmup: int, iterations: int) -> float:
+    """Seconds from iteration `warmup` for `iterations` more."""
+    started = 0.0
+    for iteration in loop:
+        if iteration == warmup:
+            started = time.perf_counter()
+        elif iteration == warmup + iterations:
+            break
+    return time.perf_counter() - started
+
+
+# --- The race ----------------------------------------------------------------------------------------------
+
+
+def measure(name: str, model: str, warmup: int, iterations: int, overrides: list[str]) -> dict[str, float]:
+    """Images per second and peak memory of one contestant in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path, output = Path(folder) / "seconds", Path(folder) / "output"
+        if name in LOOPS:
+            command = [__file__, "--worker", name, "--model", model, "--warmup", str(warmup)]
+            command += ["--iterations", str(iterations), "--out", str(path), *overrides]
+        else:
+            stopwatch = f"{{_target_:throughput.Stopwatch,warmup:{warmup},iterations:{iterations},path:'{path}'}}"
+            command = ["-m", "gan_lightning", *PROJECT[model][name], *overrides, f"hydra.run.dir={folder}/run"]
+            command += ["trainer.max_epochs=-1", f"trainer.max_steps={warmup + iterations}"]
+            command += ["++trainer.limit_val_batches=0"]   # no evaluation
+            if iterations < EPOCH:
+                command += [f"++trainer.limit_train_batches={iterations}"]
+            command += [f"+callbacks.stopwatch={stopwatch}"]
+        paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        with output.open("w") as file:
+            process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)   # subprocess keeps no memory of one child alone
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode or not path.exists():
+            said = output.read_text()[-3000:]
+            raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{said}")
+        kilo = 1 if platform.system() == "Darwin" else 1024   # ru_maxrss is in bytes there, elsewhere in KiB
+        return {
+            "images_per_second": iterations * BATCH_SIZE / float(path.read_text()),
+            "peak_memory_gb": usage.ru_maxrss * kilo / 1e9,
+        }
+
+
+def race(model: str, rounds: int, warmup: int, iterations: int, overrides: list[str]) -> dict[str, Any]:
+    """All contestants, `rounds` times in turn."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in [*LOOPS, *PROJECT[model]]}
+    for number in range(rounds):
+        for name in results:
+            with console.status(f"{model}: round {number + 1} of {rounds}, {name}"):
+                results[name].append(measure(name, model, warmup, iterations, overrides))
+    return {"model": model, "iterations": iterations, "rounds": rounds, **summarize(model, results)}
+
+
+def summarize(model: str, results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians, and which targets are met."""
+    speeds = {name: [result["images_per_second"] for result in each] for name, each in results.items()}
+    ratios = {
+        (name, other): statistics.median(a / b for a, b in zip(speeds[name], speeds[other], strict=True))
+        for name in speeds
+        for other in LOOPS
+    }
+    memory = {name: max(result["peak_memory_gb"] for result in each) for name, each in results.items()}
+    targets = []
+    for (name, other), least in TARGETS[model].items():
+        ratio, wanted = ratios[name, other], f"{least} or more"
+        targets.append({"target": f"{name} / {other}", "wanted": wanted, "is": ratio, "met": ratio >= least})
+    for name in PROJECT[model]:
+        peak, wanted = memory[name], f"under {MAX_MEMORY_GB}"
+        targets.append({"target": f"{name}, peak GB", "wanted": wanted, "is": peak, "met": peak < MAX_MEMORY_GB})
+    return {
+        "images_per_second": {name: statistics.median(each) for name, each in speeds.items()},
+        "ratios": {f"{name} / {other}": ratio for (name, other), ratio in ratios.items()},
+        "peak_memory_gb": memory,
+        "targets": targets,
+        "all_images_per_second": speeds,
+    }
+
+
+def show(outcome: dict[str, Any], judge: bool) -> None:
+    """Print one model's table, and with `judge` which targets are met."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ["", "images/s", "range", *(f"/ {other}" for other in LOOPS), "peak GB"]
+    title = f"{outcome['model']}: medians of {outcome['rounds']} rounds of {outcome['iterations']} iterations"
+    table = Table(*columns, title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, speed in outcome["images_per_second"].items():
+        each = outcome["all_images_per_second"][name]
+        spread = f"{min(each):,.0f}-{max(each):,.0f}"
+        ratios = [f"{outcome['ratios'][f'{name} / {other}']:.2f}" for other in LOOPS]
+        table.add_row(name, f"{speed:,.0f}", spread, *ratios, f"{outcome['peak_memory_gb'][name]:.2f}")
+    console = Console()
+    console.print(table)
+    for target in outcome["targets"] if judge else []:
+        verdict = "met   " if target["met"] else "MISSED"
+        console.print(f"  {verdict} {target['target']}: {target['is']:.2f}, wanted {target['wanted']}", highlight=False)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on. A load above a few tenths at the start means that they are noise."""
+    return {
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_at_start": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(PROJECT), help="default: both")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--iterations", type=int, help=f"timed ones; default: {ITERATIONS}")
+    parser.add_argument("--warmup", type=int, default=50, help="iterations before the clock starts; default: 50")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "outputs" / "bench.json")
+    parser.add_argument("--quick", action="store_true", help="does everything run? One round of a few iterations")
+    parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
+    parser.add_argument("--worker", choices=list(LOOPS), help=argparse.SUPPRESS)
+    args, overrides = parser.parse_known_args(arguments)
+    if unknown := [override for override in overrides if "=" not in override or override.startswith("-")]:
+        parser.error(f"unknown argument {unknown[0]}")
+    if args.quick:
+        args.rounds, args.iterations, args.warmup = 1, 8, 2
+
+    if args.worker:
+        root, images = load_images(overrides)
+        loop = LOOPS[args.worker](args.model, root, images)
+        args.out.write_text(str(time_loop(loop, args.warmup, args.iterations)))
+        return 0
+
+    load_images(overrides)   # fetch them before the clock runs
+    started = machine()
+    models = [args.model] if args.model else list(PROJECT)
+    outcomes = []
+    for model in models:
+        iterations = args.iterations or ITERATIONS[model]
+        outcomes.append(race(model, args.rounds, args.warmup, iterations, overrides))
+        show(outcomes[-1], judge=not args.quick)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"machine": started, "results": outcomes}, indent=2) + "\n")
+    print(f"written to {args.out}; load at the start {started['load_at_start']:.1f}")
+    return int(args.check and not all(target["met"] for outcome in outcomes for target in outcome["targets"]))
+
+
+def load_images(overrides: list[str]) -> tuple[Path, Tensor]:
+    """Folder and training images, (N, 1, 28, 28) uint8, of the data set that the project trains on."""
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    from gan_lightning.paths import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        data = instantiate(compose("train", overrides=overrides).data)
+    data.prepare_data()
+    return data.root, data.images()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""`make bench`: does it run, and does it count rightly? What it measures is not judged here."""
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "throughput.py"
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    spec = importlib.util.spec_from_file_location("throughput", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("model", ["mlp", "dcgan"])
+@pytest.mark.parametrize("name", ["tutorial", "by hand"])
+def test_plain_loops_train_on_the_projects_images(throughput, idx_data, name, model, monkeypatch):
+    monkeypatch.setattr(throughput, "BATCH_SIZE", 16)
+    root, images = throughput.load_images(idx_data)
+    assert images.shape == (512, 1, 28, 28) and images.dtype == torch.uint8
+    assert list(itertools.islice(throughput.LOOPS[name](model, root, images), 3)) == [1, 2, 3]
+
+
+def test_clock_runs_from_warmup_to_end(throughput, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now)
+
+    def ten_seconds_each():
+        nonlocal now
+        for iteration in itertools.count(1):
+            now += 10
+            yield iteration
+
+    assert throughput.time_loop(ten_seconds_each(), warmup=2, iterations=5) == 50
+
+
+def test_ratio_is_the_median_of_the_ratios_within_rounds(throughput):
+    # The machine is half as fast in the second round: no ratio suffers.
+    speeds = {
+        "tutorial": [100, 50, 100],
+        "by hand": [250, 125, 250],
+        "project": [240, 120, 230],
+        "default": [90, 45, 90],
+    }
+    results = {
+        name: [{"images_per_second": speed, "peak_memory_gb": 1.0 + speed / 1000} for speed in each]
+        for name, each in speeds.items()
+    }
+    summary = throughput.summarize("mlp", results)
+    assert summary["images_per_second"]["project"] == 230
+    assert summary["ratios"]["project / tutorial"] == 2.4
+    assert summary["ratios"]["project / by hand"] == 0.96
+    assert summary["peak_memory_gb"]["project"] == 1.24
+    met = {target["target"]: target["met"] for target in summary["targets"]}
+    assert met == {
+        "project / tutorial": True,
+        "project / by hand": True,
+        "default / tutorial": False,
+        "project, peak GB": True,
+        "default, peak GB": True,
+    }
+
+
+@pytest.mark.slow
+def test_quick_bench_prints_a_table_and_writes_json(idx_data, tmp_path):
+    out = tmp_path / "bench.json"
+    bench = subprocess.run(
+        [sys.executable, SCRIPT, "--quick", "--out", out, *idx_data], capture_output=True, text=True, timeout=600
+    )
+    assert bench.returncode == 0, bench.stderr
+    assert "images/s" in bench.stdout and "project" in bench.stdout
+    for result, contestants in zip(json.loads(out.read_text())["results"], (4, 3), strict=True):
+        assert len(result["images_per_second"]) == contestants
+        assert all(speed > 0 for speed in result["images_per_second"].values())
+        assert result["peak_memory_gb"]["project"] < 2
+
+
+def test_wrong_flag_is_refused(throughput, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        throughput.main(["--fast"])
+    assert "--fast" in capsys.readouterr().err
