@@ -116,10 +116,9 @@ class ImageDataModule(LightningDataModule):
         """Their classes, (N,) int64."""
         return self._split(split)[1]
 
-    def _val_blocks(self) -> "list[tuple[int, int]]":
-        """Which samples this device draws: numbers of blocks, and their sizes. See `sample_blocks`."""
+    def _val_blocks(self) -> "Blocks":
         rank, world_size = self._place()
-        return sample_blocks(self.num_val_samples)[rank::world_size]
+        return Blocks(sample_blocks(self.num_val_samples)[rank::world_size])
 
     def train_dataloader(self) -> "BatchLoader":
         rank, world_size = self._place()
@@ -232,6 +231,19 @@ class BatchLoader:
         if self.replacement:
             return torch.randint(num_images, (num_images,), generator=generator)
         return torch.randperm(num_images, generator=generator)
+
+
+class Blocks:
+    """Which samples a device draws: (number, size) of each block. Not a list: Lightning takes one for many loaders."""
+
+    def __init__(self, blocks: list[tuple[int, int]]) -> None:
+        self.blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.blocks)
 
 
 def sample_blocks(num_samples: int, size: int = 500) -> list[tuple[int, int]]:

@@ -68,12 +68,15 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the first layer; the second has twice as many.
+        batch_norm: as in the paper. A gradient penalty asks for the slope at each image alone, and wants it off.
 
     Raises:
         ValueError: if the image is not square or S is not divisible by 4.
     """
 
-    def __init__(self, image_shape: Sequence[int], base_channels: int = 64, init: str = "dcgan") -> None:
+    def __init__(
+        self, image_shape: Sequence[int], base_channels: int = 64, batch_norm: bool = True, init: str = "dcgan"
+    ) -> None:
         super().__init__()
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
         if c < 1:
@@ -81,8 +84,8 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(channels, c, kernel_size=4, stride=2, padding=1),  # (B, c, S/2, S/2)
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(c, 2 * c, kernel_size=4, stride=2, padding=1, bias=False),  # (B, 2c, S/4, S/4)
-            nn.BatchNorm2d(2 * c),
+            nn.Conv2d(c, 2 * c, kernel_size=4, stride=2, padding=1, bias=not batch_norm),  # (B, 2c, S/4, S/4)
+            *([nn.BatchNorm2d(2 * c)] if batch_norm else []),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(2 * c, 1, kernel_size=size),  # (B, 1, 1, 1)
             nn.Flatten(start_dim=0),
