@@ -1,0 +1,76 @@
+"""Score a trained generator beside real images: checkpoint -> samples -> a table, evaluation.json, figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from gan_lightning.cli import command
+from gan_lightning.paths import shorten
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.table import Table
+
+    from gan_lightning.metrics.scores import Scores
+
+log = logging.getLogger(__name__)
+
+
+@command("evaluate")
+def main(config: DictConfig) -> None:
+    import torch
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from gan_lightning.checkpoint import find_checkpoint, load_gan, run_config
+    from gan_lightning.data.module import sample_blocks
+    from gan_lightning.figures import draw
+    from gan_lightning.images import to_uint8
+    from gan_lightning.metrics.scores import load_reference, score
+
+    file = find_checkpoint(config.ckpt)
+    if "data" not in config:
+        config = cast("DictConfig", OmegaConf.merge(run_config(file), config))  # its data set; all else is ours
+    gan = load_gan(file).to("cuda" if torch.cuda.is_available() else "cpu")
+    data = instantiate(config.data)
+    data.prepare_data()
+    extractor = instantiate(config.metrics.extractor)
+    reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
+    blocks = [gan.validation_step(block, 0)["images"] for block in sample_blocks(config.num_samples)]
+    images = to_uint8(torch.cat(blocks)).cpu()
+    scores, control = score(images, reference), reference.control(config.num_samples)
+
+    Console().print(as_table(scores, control))
+    out = Path(config.out or file.parent.parent / "evaluation").expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    record = {"checkpoint": str(file), "generated": scores.to_dict(), "control": control.to_dict()}
+    (out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+    draw(images, data.images(), scores, reference.class_counts, out)
+    log.info("evaluation.json and figures are in %s", shorten(out))
+
+
+def as_table(scores: Scores, control: Scores) -> Table:
+    """A row per score: generated images, real ones scored the same way, and the ratio between the two."""
+    from rich.table import Table
+
+    about = scores.about
+    table = Table(
+        title=f"{about['num_samples']:,} samples against {about['reference']}",
+        caption=f"judge {about['judge']}, SHA-256 {str(about['judge_sha256'])[:12]}; "
+        f"control: {control.about['num_samples']:,} images of the {control.about['samples']}",
+    )
+    for heading in ("score", "generated", "control", "ratio"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for name, value in scores.values.items():
+        real = control.values[name]
+        table.add_row(name, f"{value:.4f}", f"{real:.4f}", f"{value / real:.2f}" if real else "-")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

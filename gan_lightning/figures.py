@@ -1,0 +1,55 @@
+"""Pictures that explain a score."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from gan_lightning.images import grid, normalize, save_png
+from gan_lightning.metrics.scores import Scores
+
+BAR, HEIGHT, MARGIN = 24, 200, 20  # pixels
+
+
+def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
+    """Write classes.png, class_histogram.png and nearest.png.
+
+    Args:
+        images: (N, C, H, W) uint8, generated.  training: (T, C, H, W) uint8.
+        data_counts: (K,) training images of each class, by the judge.
+    """
+    save_png(grid(normalize(by_class(images, scores.classes, len(data_counts))), nrow=10), folder / "classes.png")
+    save_png(grid(normalize(beside_nearest(images, training, scores)), nrow=16), folder / "nearest.png")
+    class_histogram(scores.class_counts, data_counts.tolist()).save(folder / "class_histogram.png")
+
+
+def by_class(images: Tensor, classes: Tensor, num_classes: int, each: int = 10) -> Tensor:
+    """A row of samples per class, the first ones of each; black where there are fewer.   # (K * each, C, H, W)"""
+    rows = torch.zeros(num_classes, each, *images.shape[1:], dtype=images.dtype)
+    for number in range(num_classes):
+        some = images[classes == number][:each]
+        rows[number, : len(some)] = some
+    return rows.flatten(0, 1)
+
+
+def beside_nearest(images: Tensor, training: Tensor, scores: Scores, pairs: int = 64) -> Tensor:
+    """The samples that look most like copies, each followed by its nearest training image.   # (2 * pairs, C, H, W)"""
+    suspects = scores.nearness.ratio.argsort()[:pairs]
+    return torch.stack([images[suspects], training[scores.nearness.image[suspects]]], dim=1).flatten(0, 1)
+
+
+def class_histogram(counts: list[int], data_counts: list[int]) -> Image.Image:
+    """Two bars per class: share of the samples (dark), share of the data (light)."""
+    shares = [[count / sum(split) for count in split] for split in (counts, data_counts)]
+    top = max(map(max, shares))
+    picture = Image.new("RGB", (2 * MARGIN + len(counts) * 3 * BAR, HEIGHT + 2 * MARGIN), "white")
+    pen = ImageDraw.Draw(picture)
+    for side, colour in enumerate(("#1f4e79", "#b8cce0")):
+        for number, share in enumerate(shares[side]):
+            left = MARGIN + number * 3 * BAR + side * BAR
+            pen.rectangle((left, MARGIN + HEIGHT * (1 - share / top), left + BAR - 2, MARGIN + HEIGHT), fill=colour)
+            pen.text((left, MARGIN + HEIGHT * (1 - share / top) - 12), f"{share:.0%}", fill="black")
+    for number in range(len(counts)):
+        pen.text((MARGIN + number * 3 * BAR + BAR - 4, MARGIN + HEIGHT + 4), str(number), fill="black")
+    return picture

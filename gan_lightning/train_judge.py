@@ -1,0 +1,89 @@
+"""Train the judge of a data set, and keep it where `load_judge` finds it by the data set's name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_lightning.cli import command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from gan_lightning.data import ImageDataModule
+    from gan_lightning.metrics.judge import Judge
+
+log = logging.getLogger(__name__)
+
+
+@command("train_judge")
+def main(config: DictConfig) -> None:
+    import torch
+    from hydra.utils import instantiate
+
+    data = instantiate(config.data)
+    data.prepare_data()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_and_save(
+        data,
+        data.name,
+        out=config.out,
+        seed=config.seed,
+        epochs=config.epochs,
+        device=device,
+        report=log.info,
+    )
+
+
+def train_and_save(
+    data: ImageDataModule,
+    name: str,
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    epochs: int = 12,
+    device: str = "cpu",
+    report: Callable[[str], None] = print,
+) -> Judge:
+    """Train a judge on the training split, measure its accuracy on the test split, and save it.
+
+    Args:
+        data: fetched, images uint8 and labels int64.
+        name: of the data set.
+        out: a .safetensors file; None: where `load_judge(name)` looks. Beside a pins.json (the folder of the
+            judges that are shipped with this package) hash and accuracy are noted in it.
+        report: called with lines for people.
+    """
+    from gan_lightning.metrics.judge import OWN_JUDGES, save_judge
+    from gan_lightning.metrics.judge_training import train_judge
+
+    path = Path(out) if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
+    if path.suffix != ".safetensors":
+        raise ValueError(f"out={out} must end in .safetensors")
+    judge = train_judge(
+        data.images("train"),
+        data.labels("train"),
+        data.images("test"),
+        data.labels("test"),
+        name=name,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        report=report,
+    )
+    save_judge(judge, path)
+    pins = path.parent / "pins.json"
+    if pins.exists():
+        known = json.loads(pins.read_text())
+        known[name] = {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}
+        pins.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    report(f"{path}: test accuracy {judge.test_accuracy:.2%}, SHA-256 {judge.sha256[:16]}")
+    return judge
+
+
+if __name__ == "__main__":
+    sys.exit(main())
