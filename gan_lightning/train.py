@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,6 +102,7 @@ def build_trainer(config: DictConfig, *callbacks: Any) -> Trainer:
         watchers += [evaluation, Alarms(), instantiate(config.metrics.best_checkpoint)]
     else:
         settings["limit_val_batches"] = 0
+        warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")  # metrics=none says so
     logger = list(instantiate(config.logger).values())
     return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
 

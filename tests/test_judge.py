@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gan_lightning.metrics import judge as judge_module
 from gan_lightning.metrics.judge import JUDGES, Judge, extract, load_judge, save_judge
-from gan_lightning.metrics.judge_training import accuracy, move_a_little, train_judge
+from gan_lightning.metrics.judge_training import accuracy, move_a_little, shift_and_mirror, train_judge
 from gan_lightning.train_judge import train_and_save
 
 
@@ -110,6 +110,20 @@ def test_augmentation_of_zero_changes_nothing_and_otherwise_stays_in_range():
     assert moved.abs().max() <= 1 and not torch.allclose(moved, images)
 
 
+def test_shifted_and_mirrored_images_hold_the_pixels_of_the_original():
+    image = torch.arange(48.0).view(1, 1, 6, 8)
+    moved = shift_and_mirror(image.expand(200, 1, 6, 8), torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")[0, 0]
+    crops = [padded[row : row + 6, column : column + 8] for row in range(3) for column in range(3)]
+    possible = {tuple(crop.flatten().tolist()) for plain in crops for crop in (plain, plain.flip(1))}
+    assert {tuple(one.flatten().tolist()) for one in moved} == possible
+
+
+def test_an_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match="augment=blur must be one of affine, shift"):
+        train_judge(*bars(40, 0), *bars(20, 1), name="bars", batch_size=32, augment="blur")
+
+
 def test_a_saved_judge_comes_back_the_same(trained, tmp_path):
     sha256 = save_judge(trained, tmp_path / "bars.safetensors")
     assert len(sha256) == 64
@@ -174,7 +188,7 @@ def test_train_and_save_makes_a_judge_that_is_found_by_name(tmp_path):
         train_and_save(Data(), "bars", out=tmp_path / "bars")
 
 
-@pytest.mark.parametrize(("name", "least"), [("mnist", 0.995), ("fashion_mnist", 0.925)])
+@pytest.mark.parametrize(("name", "least"), [("mnist", 0.995)])
 def test_shipped_judges_are_small_and_carry_their_accuracy(name, least):
     judge = load_judge(name)
     pin = json.loads((JUDGES / "pins.json").read_text())[name]

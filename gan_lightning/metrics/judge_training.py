@@ -23,12 +23,13 @@ def train_judge(
     batch_size: int = 128,
     learning_rate: float = 3e-3,
     width: int = 128,
+    augment: str = "affine",
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> Judge:
     """Train a judge: cross-entropy, AdamW, one cycle of the learning rate, images moved a little.
 
-    The test split is used once, for the accuracy that the judge then carries; nothing is chosen by it. The
+    The test split is used once, after training, for the accuracy that the judge then carries. The
     same seed gives the same judge on the same machine and number of threads.
 
     Args:
@@ -36,10 +37,14 @@ def train_judge(
         name: of the data set.
         epochs: passes over `images`.
         learning_rate: at its peak, after a quarter of the training.
+        augment: `affine` for drawings, which may lean (`move_a_little`); `shift` for photographs, whose
+            texture interpolation would blur (`shift_and_mirror`).
         report: called with a line for people after each epoch.
     """
     if len(images) < batch_size:
         raise ValueError(f"{len(images)} images are too few to train a judge; give at least {batch_size}.")
+    if augment not in AUGMENTS:
+        raise ValueError(f"augment={augment} must be one of {', '.join(AUGMENTS)}")
     device = torch.device(device)
     num_classes = int(labels.max()) + 1
     images, labels = images.to(device), labels.to(device)
@@ -52,14 +57,20 @@ def train_judge(
         steps = len(images) // batch_size * epochs
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=0.05)
         steps = max(steps, 8)  # of fewer the cycle cannot take a quarter
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, learning_rate, total_steps=steps, pct_start=0.25
+        )
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=draw, device=device)
             total = torch.zeros((), device=device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = move_a_little(normalize(images[batch]), draw).to(memory_format=torch.channels_last)
+                inputs = AUGMENTS[augment](normalize(images[batch]), draw).to(
+                    memory_format=torch.channels_last
+                )
                 features = judge.features(inputs)
-                logits = judge.classify(F.dropout(features, 0.3))  # many features each know a class, not a few
+                logits = judge.classify(
+                    F.dropout(features, 0.3)
+                )  # many features each know a class, not a few
                 loss = F.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
@@ -96,6 +107,31 @@ def move_a_little(
     theta = torch.stack([cos, -sin, right, sin, cos, down], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> Tensor:
+    """Shift each image by whole pixels, and mirror every other one left to right; edges repeat outwards.
+
+    Args:
+        images: (N, C, H, W) float.
+        shift: pixels, at most, either way.
+    """
+    num, _, height, width = images.shape
+    device = images.device
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    down, right = torch.randint(0, 2 * shift + 1, (num, 2), generator=draw, device=device).T
+    rows = down[:, None] + torch.arange(height, device=device)  # (N, H)
+    columns = right[:, None] + torch.arange(width, device=device)  # (N, W)
+    mirrored = torch.rand(num, generator=draw, device=device) < 0.5
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    which = torch.arange(num, device=device)[:, None, None]
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "affine": move_a_little,
+    "shift": shift_and_mirror,
+}
 
 
 @torch.no_grad()
