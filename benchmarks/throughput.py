@@ -35,7 +35,7 @@ from torch.nn.functional import softplus
 HERE = Path(__file__).resolve().parent
 LATENT_DIM = 100
 BATCH_SIZE = 128
-PRINT_EVERY = 200   # iterations
+PRINT_EVERY = 200  # iterations
 MAX_MEMORY_GB = 2.0
 
 SAME_OBJECTIVE = ["reuse_fake=true", "penalty=none", "ema=null", f"data.batch_size={BATCH_SIZE}"]
@@ -48,7 +48,7 @@ TARGETS = {
     "mlp": {("project", "tutorial"): 2.2, ("project", "by hand"): 0.95, ("default", "tutorial"): 1.0},
     "dcgan": {("project", "tutorial"): 1.0, ("project", "by hand"): 0.95},
 }
-EPOCH = 468   # iterations, of MNIST
+EPOCH = 468  # iterations, of MNIST
 ITERATIONS = {"mlp": 2 * EPOCH, "dcgan": 100}
 ROUNDS = 5
 
@@ -68,7 +68,7 @@ def networks(model: str, last: list[nn.Module]) -> tuple[nn.Sequential, nn.Seque
             nn.Linear(784, 512), nn.LeakyReLU(0.2),
             nn.Linear(512, 256), nn.LeakyReLU(0.2),
             nn.Linear(256, 1), nn.Flatten(0), *last,
-        )   # fmt: skip
+        )  # fmt: skip
     pair = nn.Sequential(
         nn.Unflatten(1, (LATENT_DIM, 1, 1)),
         nn.ConvTranspose2d(LATENT_DIM, 128, 7, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
@@ -78,7 +78,7 @@ def networks(model: str, last: list[nn.Module]) -> tuple[nn.Sequential, nn.Seque
         nn.Conv2d(1, 64, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True),
         nn.Conv2d(64, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True),
         nn.Conv2d(128, 1, 7), nn.Flatten(0), *last,
-    )   # fmt: skip
+    )  # fmt: skip
     for network in pair:
         network.apply(dcgan_weights)
     return pair
@@ -96,7 +96,7 @@ def tutorial(model: str, root: Path, images: Tensor) -> Iterator[int]:
     from torchvision import datasets, transforms
 
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    with tempfile.TemporaryDirectory() as folder:   # torchvision wants the files in a folder of its own layout
+    with tempfile.TemporaryDirectory() as folder:  # torchvision wants the files in a folder of its own layout
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)
         for file in root.rglob("*-ubyte"):
@@ -202,7 +202,7 @@ def measure(name: str, model: str, warmup: int, iterations: int, overrides: list
             stopwatch = f"{{_target_:throughput.Stopwatch,warmup:{warmup},iterations:{iterations},path:'{path}'}}"
             command = ["-m", "gan_lightning", *PROJECT[model][name], *overrides, f"hydra.run.dir={folder}/run"]
             command += ["trainer.max_epochs=-1", f"trainer.max_steps={warmup + iterations}"]
-            command += ["++trainer.limit_val_batches=0"]   # no evaluation
+            command += ["++trainer.limit_val_batches=0"]  # no evaluation
             if iterations < EPOCH:
                 command += [f"++trainer.limit_train_batches={iterations}"]
             command += [f"+callbacks.stopwatch={stopwatch}"]
@@ -210,12 +210,12 @@ def measure(name: str, model: str, warmup: int, iterations: int, overrides: list
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with output.open("w") as file:
             process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)   # subprocess keeps no memory of one child alone
+            _, status, usage = os.wait4(process.pid, 0)  # subprocess keeps no memory of one child alone
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode or not path.exists():
             said = output.read_text()[-3000:]
             raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{said}")
-        kilo = 1 if platform.system() == "Darwin" else 1024   # ru_maxrss is in bytes there, elsewhere in KiB
+        kilo = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, elsewhere in KiB
         return {
             "images_per_second": iterations * BATCH_SIZE / float(path.read_text()),
             "peak_memory_gb": usage.ru_maxrss * kilo / 1e9,
@@ -316,7 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.out.write_text(str(time_loop(loop, args.warmup, args.iterations)))
         return 0
 
-    load_images(overrides)   # fetch them before the clock runs
+    load_images(overrides)  # fetch them before the clock runs
     started = machine()
     models = [args.model] if args.model else list(PROJECT)
     outcomes = []

@@ -35,7 +35,9 @@ def main(config: DictConfig) -> None:
 
     file = find_checkpoint(config.ckpt)
     if "data" not in config:
-        config = cast("DictConfig", OmegaConf.merge(run_config(file), config))  # its data set; all else is ours
+        run = run_config(file)
+        run.pop("metrics", None)  # it may have been scored otherwise while it trained
+        config = cast("DictConfig", OmegaConf.merge(run, config))
     gan = load_gan(file).to("cuda" if torch.cuda.is_available() else "cpu")
     data = instantiate(config.data)
     data.prepare_data()

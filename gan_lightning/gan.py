@@ -134,7 +134,7 @@ class GAN(LightningModule):
     def descend(self, optimizer: LightningOptimizer, loss: Tensor, wrapped: bool = True) -> None:
         """Take one step down the loss's gradient. The gradient stays, for those who log its norm."""
         optimizer.zero_grad()
-        # What manual_backward does, without asking each callback twice, which costs 3 % of a small step.
+        # What manual_backward does, without two rounds of hooks through all callbacks.
         self.trainer.strategy.pre_backward(loss)
         loss.backward()
         (optimizer if wrapped else optimizer.optimizer).step()

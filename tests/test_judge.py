@@ -89,9 +89,7 @@ def test_features_are_scaled_to_mean_square_one(trained):
 
 def test_training_follows_from_its_seed_alone():
     def train(seed: int) -> Tensor:
-        judge = train_judge(
-            *bars(128, 0), *bars(50, 1), name="bars", seed=seed, epochs=1, batch_size=32, width=8
-        )
+        judge = train_judge(*bars(128, 0), *bars(50, 1), name="bars", seed=seed, epochs=1, batch_size=32, width=8)
         return torch.cat([weight.flatten() for weight in judge.state_dict().values()])
 
     before = torch.get_rng_state()

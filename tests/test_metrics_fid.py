@@ -59,9 +59,7 @@ def test_features_that_never_change_are_no_trouble():
     features = torch.cat([gaussian(400, 8, seed=6), torch.zeros(400, 4, dtype=torch.float64)], dim=1)
     real = moments(features)
     constant = moments(torch.zeros(400, 12))
-    assert frechet_distance(*real, *constant) == pytest.approx(
-        (real[0] ** 2).sum().item() + real[1].trace().item()
-    )
+    assert frechet_distance(*real, *constant) == pytest.approx((real[0] ** 2).sum().item() + real[1].trace().item())
 
 
 def test_moments_are_float64_whatever_comes_in():
@@ -80,8 +78,7 @@ def test_distance_grows_with_noise():
     features = gaussian(2000, 16, seed=8)
     real = moments(gaussian(2000, 16, seed=9))
     distances = [
-        frechet_distance(*real, *moments(features + noise * gaussian(2000, 16, seed=10)))
-        for noise in (0, 0.3, 0.6, 1)
+        frechet_distance(*real, *moments(features + noise * gaussian(2000, 16, seed=10))) for noise in (0, 0.3, 0.6, 1)
     ]
     assert distances == sorted(distances)
     assert distances[0] < 0.1 < distances[1]

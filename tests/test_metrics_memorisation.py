@@ -15,9 +15,7 @@ TRAINING, HELD_OUT, NEW = points(3000, 0), points(1000, 1), points(1000, 2)
 
 def test_nearness_agrees_with_its_definition():
     found = nearness(NEW[:50], TRAINING[:200], k=5)
-    distances = np.linalg.norm(
-        NEW[:50, None].double().numpy() - TRAINING[None, :200].double().numpy(), axis=2
-    )
+    distances = np.linalg.norm(NEW[:50, None].double().numpy() - TRAINING[None, :200].double().numpy(), axis=2)
     order = np.sort(distances, axis=1)
     np.testing.assert_allclose(found.distance, order[:, 0], rtol=1e-4)
     np.testing.assert_allclose(found.ratio, order[:, 0] / order[:, 1:6].mean(1), rtol=1e-4)

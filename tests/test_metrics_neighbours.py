@@ -20,10 +20,7 @@ def naive(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
         return np.linalg.norm(a - b)
 
     def reach(points):
-        return [
-            sorted(distance(p, q) for j, q in enumerate(points) if j != i)[k - 1]
-            for i, p in enumerate(points)
-        ]
+        return [sorted(distance(p, q) for j, q in enumerate(points) if j != i)[k - 1] for i, p in enumerate(points)]
 
     real_reach, fake_reach = reach(real), reach(fake)
     inside_real = np.array([[distance(r, f) <= real_reach[i] for f in fake] for i, r in enumerate(real)])

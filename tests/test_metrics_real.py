@@ -57,9 +57,7 @@ def test_control_is_near_its_floor(reference):
 def test_noise_worsens_fid_kid_and_precision(reference, data):
     images = data[2][:2000].float()
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    rows = [
-        score(normalize((images + level * noise).clamp(0, 255)), reference).values for level in (0, 20, 60)
-    ]
+    rows = [score(normalize((images + level * noise).clamp(0, 255)), reference).values for level in (0, 20, 60)]
     for key, reverse in (("fid", False), ("kid", False), ("precision", True)):
         values = [row[key] for row in rows]
         assert values == sorted(values, reverse=reverse), (key, values)

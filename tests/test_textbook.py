@@ -17,7 +17,7 @@ from gan_lightning.randomness import derive_seed
 from gan_lightning.train import build_gan
 
 ITERATIONS = 20
-BATCH_SIZE = 32   # of 512 images: the twenty iterations cross into a second epoch
+BATCH_SIZE = 32  # of 512 images: the twenty iterations cross into a second epoch
 SEED = 3
 
 # Weights that never move would be equal too.
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     reuse_fake: bool = False
     discriminator_scale: float = 1.0
     r1: float = 0.0
-    half_life: float = 0.0   # images; 0 = no averaged generator
+    half_life: float = 0.0  # images; 0 = no averaged generator
 
 
 def mlp_day24() -> Recipe:
@@ -55,7 +55,7 @@ def mlp_day24() -> Recipe:
         ),
         adam={"lr": 2e-4},
         reuse_fake=True,
-    )   # fmt: skip
+    )  # fmt: skip
 
 
 def mlp_day22() -> Recipe:
@@ -77,7 +77,7 @@ def mlp_day22() -> Recipe:
         ),
         adam={"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-7},
         discriminator_scale=0.5,
-    )   # fmt: skip
+    )  # fmt: skip
 
 
 def dcgan() -> Recipe:
@@ -100,7 +100,7 @@ def dcgan() -> Recipe:
             nn.Conv2d(32, 1, 7), nn.Flatten(0), nn.Sigmoid(),
         ),
         adam={"lr": 2e-4, "betas": (0.5, 0.999)},
-    )   # fmt: skip
+    )  # fmt: skip
 
 
 def default() -> Recipe:
@@ -116,7 +116,7 @@ def default() -> Recipe:
         reuse_fake=False,
         r1=0.3,
         half_life=400,
-    )   # fmt: skip
+    )  # fmt: skip
 
 
 RECIPES = [mlp_day24, mlp_day22, dcgan, default]
@@ -178,7 +178,7 @@ def train_by_hand(recipe: Recipe, batches: list[Tensor]) -> tuple[list[tuple[flo
     for iteration, real in enumerate(batches):
         ones, zeros = torch.ones(len(real), dtype=torch.float64), torch.zeros(len(real), dtype=torch.float64)
         noise = torch.Generator().manual_seed(derive_seed(SEED, iteration))
-        torch.manual_seed(derive_seed(SEED, iteration, 1))   # dropout
+        torch.manual_seed(derive_seed(SEED, iteration, 1))  # dropout
 
         fake = generator(torch.randn(len(real), 100, generator=noise, dtype=torch.float64))
         real_loss = binary_cross_entropy(discriminator(real).flatten(), ones)
@@ -210,9 +210,9 @@ def add_r1_gradient(discriminator: nn.Sequential, real: Tensor, gamma: float) ->
     first, second, last = (layer for layer in discriminator if isinstance(layer, nn.Linear))
     with torch.no_grad():
         h1 = first(real.flatten(1))
-        s1 = 0.2 + 0.8 * (h1 > 0).double()   # (B, 512)
-        s2 = 0.2 + 0.8 * (second(s1 * h1) > 0).double()   # (B, 256)
-    slope = ((last.weight * s2) @ second.weight * s1) @ first.weight   # (B, 784)
+        s1 = 0.2 + 0.8 * (h1 > 0).double()  # (B, 512)
+        s2 = 0.2 + 0.8 * (second(s1 * h1) > 0).double()  # (B, 256)
+    slope = ((last.weight * s2) @ second.weight * s1) @ first.weight  # (B, 784)
     (gamma / 2 * (slope**2).sum(1).mean()).backward()
 
 

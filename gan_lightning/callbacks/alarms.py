@@ -38,9 +38,9 @@ class Alarms(Callback):
         self.raised: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
-        if gan.global_step % trainer.log_every_n_steps:
+        now, every = trainer.callback_metrics, trainer.log_every_n_steps
+        if not every or gan.global_step % every or "prob/fake" not in now:  # the curves are off
             return
-        now = trainer.callback_metrics
         norms = [float(now[tag]) for tag in ("grad_norm/discriminator", "grad_norm/generator") if tag in now]
         states = {
             "discriminator_won": now["prob/fake"] < 0.02 and now["prob/real"] > 0.98,

@@ -36,8 +36,8 @@ class Evaluation(Callback):
         self.control: Scores | None = None  # real images scored as if generated; both on the first device only
         self.samples: dict[int, Tensor] = {}
 
-    def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
-        if trainer.is_global_zero:
+    def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and self.control is None:
             data = trainer.datamodule
             cache = Path(self.cache) if self.cache else None
             self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
@@ -60,6 +60,8 @@ class Evaluation(Callback):
         self.samples[outputs["block"]] = to_uint8(outputs["images"]).cpu()
 
     def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         # A score is no mean of the devices' scores: bring all images to the first one.
         blocks = gather(self.samples)
         values: dict[str, float] = {}

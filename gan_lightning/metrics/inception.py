@@ -45,9 +45,7 @@ class Inception:
         path = Path(weights).expanduser()
         if not path.is_file():
             if not fetch:
-                raise ValueError(
-                    f"metrics=inception: its weights are missing; put {URL_INCEPTION_V3} at {path}"
-                )
+                raise ValueError(f"metrics=inception: its weights are missing; put {URL_INCEPTION_V3} at {path}")
             download(URL_INCEPTION_V3, path)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if not self.sha256.startswith(HASH_PREFIX):

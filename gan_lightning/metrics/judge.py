@@ -97,9 +97,7 @@ class Judge(nn.Module):
 
     def fused(self) -> "Judge":
         """The same function without BatchNorm: each folded into the convolution before it."""
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # making one draws weights, and the run's numbers are not ours
+        with torch.random.fork_rng(devices=[]):  # making one draws weights, and the run's numbers are not ours
             judge = Judge(self.name, self.image_shape, self.num_classes, self.width)
         judge.load_state_dict(self.state_dict(), strict=False)  # what has no BatchNorm after it
         for mine, theirs in zip(self.features, judge.features, strict=True):
@@ -110,9 +108,7 @@ class Judge(nn.Module):
         return judge.eval().requires_grad_(False)
 
 
-def block(
-    channels_in: int, channels_out: int, kernel: int, batch_norm: bool, stride: int = 1
-) -> nn.Sequential:
+def block(channels_in: int, channels_out: int, kernel: int, batch_norm: bool, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
     norm = [nn.BatchNorm2d(channels_out)] if batch_norm else []
     return nn.Sequential(convolution, *norm, nn.ReLU())
@@ -181,9 +177,7 @@ def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if expected and sha256 != expected:
-        raise ValueError(
-            f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; reinstall gan_lightning."
-        )
+        raise ValueError(f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; install it again.")
     try:
         with safetensors.safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["judge"])

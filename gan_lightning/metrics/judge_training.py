@@ -57,20 +57,14 @@ def train_judge(
         steps = len(images) // batch_size * epochs
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=0.05)
         steps = max(steps, 8)  # of fewer the cycle cannot take a quarter
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=steps, pct_start=0.25
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=draw, device=device)
             total = torch.zeros((), device=device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = AUGMENTS[augment](normalize(images[batch]), draw).to(
-                    memory_format=torch.channels_last
-                )
+                inputs = AUGMENTS[augment](normalize(images[batch]), draw).to(memory_format=torch.channels_last)
                 features = judge.features(inputs)
-                logits = judge.classify(
-                    F.dropout(features, 0.3)
-                )  # many features each know a class, not a few
+                logits = judge.classify(F.dropout(features, 0.3))  # many features each know a class, not a few
                 loss = F.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad()
                 loss.backward()

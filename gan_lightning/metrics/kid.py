@@ -30,9 +30,7 @@ def kid(real: Tensor, fake: Tensor, subset_size: int = 1000, seed: int = 0) -> t
         features[torch.randperm(len(features), generator=draw)[: num_subsets * subset_size]].double()
         for features in (real, fake)
     )
-    values = torch.stack(
-        [mmd2(x, y) for x, y in zip(real.split(subset_size), fake.split(subset_size), strict=True)]
-    )
+    values = torch.stack([mmd2(x, y) for x, y in zip(real.split(subset_size), fake.split(subset_size), strict=True)])
     return values.mean().item(), (values.std() / num_subsets**0.5).item()
 
 

@@ -23,9 +23,7 @@ def neighbours(real: Tensor, fake: Tensor, k: int = 5) -> Neighbours:
     coverage, which it lacks, need them as well.
     """
     if max(len(real), len(fake)) > MAX_SAMPLES:
-        raise ValueError(
-            f"At most {MAX_SAMPLES} samples each, got {len(real)} real and {len(fake)} generated."
-        )
+        raise ValueError(f"At most {MAX_SAMPLES} samples each, got {len(real)} real and {len(fake)} generated.")
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"{k} nearest others need more than {k} samples, got {min(len(real), len(fake))}.")
     centre = real.mean(dim=0)  # float32 loses less where coordinates are small

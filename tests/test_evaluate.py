@@ -1,0 +1,146 @@
+import json
+import shutil
+
+import idx_files
+import pytest
+import torch
+from test_figures import size
+
+from gan_lightning.evaluate import main
+from gan_lightning.metrics.judge import load_judge
+
+SETTINGS = ("num_samples=600", "metrics.cache=null")
+FIGURES = {"classes.png": (302, 302), "nearest.png": (482, 242), "class_histogram.png": (760, 240)}
+ROWS = (
+    *("fid", "kid", "kid_stderr", "precision", "recall", "density", "coverage", "inception_score"),
+    *("class_kl", "classes_missing", "sure_share", "memorised", "nearest_ratio"),
+)
+
+
+@pytest.fixture(scope="module")
+def idx_data(tmp_path_factory):
+    """More test images than in the fixture of that name: the control needs 512."""
+    return idx_files.write(tmp_path_factory.mktemp("idx"), test=640)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, idx_data):
+    """A run folder below outputs/ of an otherwise empty folder, after two iterations."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from gan_lightning.paths import conf_dir
+    from gan_lightning.train import main as train
+
+    folder = tmp_path_factory.mktemp("project") / "outputs" / "mlp-mnist" / "some-run"
+    overrides = ["trainer=debug", *idx_data, "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    overrides += ["trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=1"]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = hydra.compose("train", [*overrides, "callbacks.pictures=null"], return_hydra_config=True)
+    config.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    train(config)
+    return folder
+
+
+@pytest.fixture
+def evaluate(compose):
+    return lambda *overrides: main(compose(*SETTINGS, *overrides, config_name="evaluate"))
+
+
+@pytest.fixture(scope="module")
+def command(run):
+    """`python -m gan_lightning.evaluate` in the folder that has outputs/ in it: what it prints, and what it leaves."""
+    import os
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    return subprocess.run(
+        [sys.executable, "-m", "gan_lightning.evaluate", *SETTINGS],
+        cwd=run.parents[2],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def test_the_newest_run_is_scored_in_a_table_with_a_control(command):
+    assert command.returncode == 0, command.stderr
+    lines = command.stdout.splitlines()
+    text = " ".join(command.stdout.split())  # titles are wrapped to the table's width
+    assert "600 samples against mnist, training split, 512 images" in text
+    assert f"judge mnist, SHA-256 {load_judge('mnist').sha256[:12]}; control: 600 images of the test split" in text
+    heading = next(line for line in lines if "generated" in line and "ratio" in line)
+    assert heading.replace("┃", " ").split() == ["score", "generated", "control", "ratio"]
+    rows = {cells[0]: cells[1:] for line in lines if "│" in line and (cells := line.replace("│", " ").split())}
+    assert tuple(rows) == ROWS
+    generated, control, ratio = map(float, rows["fid"])
+    assert generated > control > 0 and ratio == pytest.approx(generated / control, rel=1e-2)
+
+
+def test_the_figures_and_the_record_lie_in_the_run_folder_and_nowhere_else(command, run):
+    assert "evaluation.json and figures are in" in command.stdout + command.stderr
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"evaluation.json", *FIGURES}
+    assert {name: size(run / "evaluation" / name) for name in FIGURES} == FIGURES
+    assert [path.name for path in run.parents[2].iterdir()] == ["outputs"]
+
+
+def test_the_record_names_judge_reference_and_number_of_samples(command, run):
+    record = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert record["checkpoint"].endswith("outputs/mlp-mnist/some-run/checkpoints/last.ckpt")
+    for part, samples in ("generated", "generated"), ("control", "test split"):
+        about = record[part]
+        assert about["samples"] == samples and about["num_samples"] == 600
+        assert about["reference"] == "mnist, training split, 512 images"
+        assert (about["judge"], about["judge_sha256"]) == ("mnist", load_judge("mnist").sha256)
+        assert sum(about["class_counts"]) == 600 and set(ROWS) <= about.keys()
+
+
+def test_the_same_checkpoint_gives_the_same_numbers_in_another_process(command, run, evaluate, tmp_path):
+    evaluate(f"ckpt={run}", f"out={tmp_path}/again")
+    again = json.loads((tmp_path / "again" / "evaluation.json").read_text())
+    first = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert again["generated"] == first["generated"] and again["control"] == first["control"]
+
+
+def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, run_cli, evaluate, idx_data, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    file = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "a" / "b" / "mine.ckpt")
+    result = run_cli(f"ckpt={file}", *SETTINGS, module="gan_lightning.evaluate")
+    assert result.returncode == 1 and len(result.stderr.strip().splitlines()) == 1
+    assert "mine.ckpt is not in a run folder" in result.stderr and "add data=<name>" in result.stderr
+    evaluate(f"ckpt={file}", "data=mnist", *idx_data, f"out={tmp_path}/out")
+    first, second = (torch.load(path, weights_only=True) for path in (file, run / "checkpoints" / "last.ckpt"))
+    assert first["global_step"] == second["global_step"] == 2
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["checkpoint"] == str(file)
+
+
+def test_too_few_samples_are_refused_with_the_number_needed(run, evaluate):
+    with pytest.raises(ValueError, match=r"100 samples are too few .* give at least 512"):
+        evaluate(f"ckpt={run}", "num_samples=100")
+
+
+def test_data_without_a_judge_says_how_to_train_one(run, evaluate):
+    with pytest.raises(Exception, match=r"No judge for 'unheard_of'.*gan_lightning\.train_judge"):
+        evaluate(f"ckpt={run}", "metrics.extractor.judge=unheard_of")
+
+
+def test_a_run_that_was_scored_otherwise_while_training_is_scored_by_the_judge(run, evaluate, compose, tmp_path):
+    """`metrics` of this command counts, whatever the run's own was."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(run / ".hydra" / "config.yaml")
+    config.metrics = compose("metrics=inception").metrics
+    shutil.copytree(run, tmp_path / "run")
+    OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
+    evaluate(f"ckpt={tmp_path}/run")
+    record = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    assert record["generated"]["judge"] == "mnist"
