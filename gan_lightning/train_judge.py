@@ -34,6 +34,7 @@ def main(config: DictConfig) -> None:
         out=config.out,
         seed=config.seed,
         epochs=config.epochs,
+        augment=config.augment,
         device=device,
         report=log.info,
     )
@@ -46,6 +47,7 @@ def train_and_save(
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int = 12,
+    augment: str = "affine",
     device: str = "cpu",
     report: Callable[[str], None] = print,
 ) -> Judge:
@@ -56,6 +58,7 @@ def train_and_save(
         name: of the data set.
         out: a .safetensors file; None: where `load_judge(name)` looks. Beside a pins.json (the folder of the
             judges that are shipped with this package) hash and accuracy are noted in it.
+        augment: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
         report: called with lines for people.
     """
     from gan_lightning.metrics.judge import OWN_JUDGES, save_judge
@@ -72,6 +75,7 @@ def train_and_save(
         name=name,
         seed=seed,
         epochs=epochs,
+        augment=augment,
         device=device,
         report=report,
     )
