@@ -1,6 +1,5 @@
 """File -> GAN, safely. A checkpoint is untrusted input: only the networks of this package are ever built from it."""
 
-import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +10,6 @@ from torch import nn
 
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-
-log = logging.getLogger(__name__)
 
 MODELS = "gan_lightning.models."
 

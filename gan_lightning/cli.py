@@ -36,9 +36,8 @@ from gan_lightning.errors import (
     explain_syntax,
     explain_type,
     is_bug,
-    short,
 )
-from gan_lightning.paths import conf_dir, groups, options
+from gan_lightning.paths import conf_dir, groups, options, shorten
 
 log = logging.getLogger(__name__)
 
@@ -190,10 +189,10 @@ def _report(error: Exception) -> None:
     log.debug("rank %d failed: %s", rank, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
-        where = f"in {short(files[0])}" if files else f"with {FULL_ERROR}=1"
+        where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
         line = explain_type(job.job.config_name, overrides) or f"{line} (traceback {where})"
     if job.mode == RunMode.MULTIRUN:
-        line = f"{short(folder)}: {line}"
+        line = f"{shorten(folder)}: {line}"
     if rank == 0:
         _print(f"error: {line}")
     elif not _parent_ends(within=10):  # otherwise rank 0 failed as well, and has said why

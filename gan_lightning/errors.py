@@ -26,7 +26,7 @@ from hydra.errors import (
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_lightning.paths import PACKAGE, conf_dir, groups, options
+from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
 
@@ -124,11 +124,11 @@ def _explain_misconfiguration(message: str, overrides: Sequence[str]) -> str:
 
 def _explain_os_error(error: OSError, folder: str | None) -> str:
     path = error.filename2 or error.filename or folder or os.getcwd()  # a copy names its source first
-    name = short(path)
+    name = shorten(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         existing = next(parent for parent in (Path(path), *Path(path).absolute().parents) if parent.exists())
         free = f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB free"
-        kept = f"; what the run has saved so far stays in {short(folder)}" if folder else ""
+        kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder else ""
         return f"{name}: the disk is full ({free}); make room or choose another with hydra.run.dir=…{kept}"
     reason = (error.strerror or str(error)).lower()
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -254,12 +254,6 @@ def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 # --- Words -------------------------------------------------------------------------------------------------
-
-
-def short(path: str | Path) -> str:
-    """Relative to the working folder where it lies below it."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _one_line(message: object) -> str:
