@@ -5,6 +5,8 @@ by hand   a loop that knows all the project knows: uint8 data in memory, losses 
 project   `python -m gan_lightning`, same networks and objective, with its default logging, pictures and checkpoints
 default   `python -m gan_lightning` as it comes: R1 and an averaged generator on top
 
+All without scores.
+
 Every measurement is a process of its own, and the contestants take turns, so that a busy machine slows all of them. The
 clock runs from iteration `--warmup` for `--iterations`. Epochs are shortened to these where they are fewer, so that an
 epoch's picture and checkpoint are always in it. A ratio is the median of the ratios within a round.
@@ -38,10 +40,11 @@ BATCH_SIZE = 128
 PRINT_EVERY = 200  # iterations
 MAX_MEMORY_GB = 2.0
 
+NO_SCORES = "metrics=none"  # their cost is measured apart
 SAME_OBJECTIVE = ["reuse_fake=true", "penalty=none", "ema=null", f"data.batch_size={BATCH_SIZE}"]
 PROJECT = {
-    "mlp": {"project": ["experiment=mlp_day24"], "default": []},
-    "dcgan": {"project": ["model=dcgan", *SAME_OBJECTIVE]},
+    "mlp": {"project": ["experiment=mlp_day24", NO_SCORES], "default": [NO_SCORES]},
+    "dcgan": {"project": ["model=dcgan", *SAME_OBJECTIVE, NO_SCORES]},
 }
 # (contestant, opponent): the least ratio of their images per second, on two CPU cores
 TARGETS = {

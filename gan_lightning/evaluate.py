@@ -27,11 +27,12 @@ def main(config: DictConfig) -> None:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from gan_lightning.checkpoint import find_checkpoint, load_gan, run_config
+    from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
     from gan_lightning.figures import draw
     from gan_lightning.images import to_uint8
     from gan_lightning.metrics.scores import load_reference, score
+    from gan_lightning.runs import find_checkpoint, run_config, run_folder
 
     file = find_checkpoint(config.ckpt)
     if "data" not in config:
@@ -43,12 +44,13 @@ def main(config: DictConfig) -> None:
     data.prepare_data()
     extractor = instantiate(config.metrics.extractor)
     reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
+    reference.check(config.num_samples)
     blocks = [gan.validation_step(block, 0)["images"] for block in sample_blocks(config.num_samples)]
     images = to_uint8(torch.cat(blocks)).cpu()
     scores, control = score(images, reference), reference.control(config.num_samples)
 
     Console().print(as_table(scores, control))
-    out = Path(config.out or file.parent.parent / "evaluation").expanduser()
+    out = Path(config.out or run_folder(file) / "evaluation").expanduser()
     out.mkdir(parents=True, exist_ok=True)
     record = {"checkpoint": str(file), "generated": scores.to_dict(), "control": control.to_dict()}
     (out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -70,7 +72,8 @@ def as_table(scores: Scores, control: Scores) -> Table:
         table.add_column(heading, justify="left" if heading == "score" else "right")
     for name, value in scores.values.items():
         real = control.values[name]
-        table.add_row(name, f"{value:.4f}", f"{real:.4f}", f"{value / real:.2f}" if real else "-")
+        ratio = f"{value / real:.2f}" if real and not name.startswith("kid") else "-"  # KID may be 0 or below
+        table.add_row(name, f"{value:.4f}", f"{real:.4f}", ratio)
     return table
 
 

@@ -26,13 +26,12 @@ def main(config: DictConfig) -> None:
     import numpy as np
 
     from gan_lightning import images
-    from gan_lightning.checkpoint import find_checkpoint, load_gan
+    from gan_lightning.checkpoint import load_gan
+    from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
     samples = load_gan(file).sample(config.n, seed=config.seed)
-    # A run has its pictures in samples/; a checkpoint that somebody has copied elsewhere, beside it.
-    folder = file.parent.parent / "samples" if file.parent.name == "checkpoints" else file.parent
-    out = Path(config.out or folder / f"seed_{config.seed}.{config.format}").expanduser()
+    out = Path(config.out or run_folder(file) / "samples" / f"seed_{config.seed}.{config.format}").expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     if config.format == "png":
         images.save_png(images.grid(samples, config.nrow), out)

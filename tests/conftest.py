@@ -71,7 +71,7 @@ def run_cli(tmp_path: Path) -> RunCli:
 
 @pytest.fixture(scope="session")
 def idx_data(tmp_path_factory: pytest.TempPathFactory) -> Overrides:
-    """Overrides that point `data` to 512 small learnable images in real IDX files."""
+    """Overrides that point `data` to 512 small learnable images in real IDX files, 640 to test on."""
     import idx_files
 
     return idx_files.write(tmp_path_factory.mktemp("idx"))
@@ -87,7 +87,7 @@ def compose(tmp_path: Path, idx_data: Overrides) -> Callable[..., Any]:
     from gan_lightning.paths import conf_dir
 
     def run(*overrides: str, config_name: str = "train", small: bool = True) -> Any:
-        shrink = ["trainer=debug", *idx_data] if small and config_name == "train" else []
+        shrink = ["trainer=debug", "metrics=none", *idx_data] if small and config_name == "train" else []
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose(config_name, [*shrink, *overrides], return_hydra_config=True)
         config.hydra.runtime.output_dir = str(tmp_path)

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from gan_lightning.data.idx import FILES
 
 
-def write(folder: Path, train: int = 512, test: int = 128, size: int = 28) -> list[str]:
+def write(folder: Path, train: int = 512, test: int = 640, size: int = 28) -> list[str]:
     """Write the four files; return the Hydra overrides that point `data` to them.
 
     Learnable: each of the ten classes is one blurred pattern, each image that pattern with noise.

@@ -72,7 +72,7 @@ def coloured(picture):
 
 
 def test_dashboard_shows_curves_and_pictures_in_a_browser(run_cli, idx_data, tensorboard, tmp_path):
-    result = run_cli("trainer=debug", *idx_data, "hydra.run.dir=runs/one")
+    result = run_cli("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=runs/one")
     assert result.returncode == 0, result.stderr
     address = tensorboard(tmp_path / "runs")
 

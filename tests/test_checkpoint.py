@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import pytest
@@ -10,7 +9,7 @@ from test_gan import LATENT_DIM, SHAPE, fit, small_gan
 from torch import nn
 from torch.testing import assert_close
 
-from gan_lightning.checkpoint import build_network, find_checkpoint, load_gan
+from gan_lightning.checkpoint import build_network, load_gan
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION
 
@@ -95,30 +94,6 @@ def test_loading_leaves_the_random_numbers_of_the_caller(run):
     samples = load_gan(run[0]).sample(2)
     torch.manual_seed(1)
     assert torch.equal(load_gan(run[0]).sample(2), samples)
-
-
-# --- Which file is meant -----------------------------------------------------------------------------------
-
-
-def test_newest_run_is_taken_where_none_is_named(tmp_path):
-    for age, name in enumerate(("new", "older", "oldest")):
-        file = tmp_path / "mlp-mnist" / name / "checkpoints" / "last.ckpt"
-        file.parent.mkdir(parents=True)
-        file.touch()
-        os.utime(file, (1000 - age, 1000 - age))
-    assert find_checkpoint(None, tmp_path) == tmp_path / "mlp-mnist" / "new" / "checkpoints" / "last.ckpt"
-
-
-@pytest.mark.parametrize("path", ["nothing", "empty"])
-def test_path_without_a_checkpoint_is_named(tmp_path, path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=f"ckpt={tmp_path / path}"):
-        find_checkpoint(tmp_path / path)
-
-
-def test_no_run_at_all_says_how_to_get_one(tmp_path):
-    with pytest.raises(ValueError, match=r"ckpt is not set.*python -m gan_lightning"):
-        find_checkpoint(None, tmp_path)
 
 
 # --- Files that are no good --------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def fail_here(
 def test_a_value_that_a_part_refuses_is_named_with_its_key(
     fail_here: Callable[..., str], idx_data: list[str], override: str, line: str
 ) -> None:
-    assert fail_here("trainer=debug", *idx_data, "hydra.run.dir=run", override).startswith(line)
+    assert fail_here("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", override).startswith(line)
 
 
 def test_a_gpu_that_is_not_there_is_one_line(
@@ -161,7 +161,7 @@ def test_a_gpu_that_is_not_there_is_one_line(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("lightning.pytorch.accelerators.CUDAAccelerator.is_available", lambda: False)
-    line = fail_here("trainer=gpu", *idx_data, "hydra.run.dir=run")
+    line = fail_here("trainer=gpu", "metrics=none", *idx_data, "hydra.run.dir=run")
     assert line == "trainer.accelerator=gpu: torch finds no GPU on this machine; use trainer=cpu"
 
 
@@ -186,7 +186,7 @@ def fail(tmp_path: Path, idx_data: list[str], monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "plugin", raising=False)
-    return ["trainer=debug", *idx_data, "hydra.run.dir=run", "+callbacks.fail._target_=plugin.Fail"]
+    return ["trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", "+callbacks.fail._target_=plugin.Fail"]
 
 
 @IN_A_SMALL_RUN
@@ -222,7 +222,7 @@ def test_a_disk_that_fills_up_while_running_is_one_line(fail_here: Callable[...,
     Path("run/samples").mkdir(parents=True)
     Path("run/samples/real.png").symlink_to("/dev/full")
     assert "the disk is full" in fail_here(
-        "trainer=debug", "trainer.log_every_n_steps=1", *idx_data, "hydra.run.dir=run"
+        "trainer=debug", "trainer.log_every_n_steps=1", "metrics=none", *idx_data, "hydra.run.dir=run"
     )
 
 
@@ -240,7 +240,7 @@ def test_a_run_of_two_processes_says_which_failed_and_leaves_none(
 
 
 def test_a_saved_config_runs_again_in_its_own_folder(run_cli: RunCli, idx_data: list[str], tmp_path: Path) -> None:
-    assert run_cli("trainer=debug", *idx_data, "hydra.run.dir=run", "seed=5").returncode == 0
+    assert run_cli("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", "seed=5").returncode == 0
     rerun = ["--config-path", "run/.hydra", "--config-name", "config", "hydra.run.dir=run"]
     result = run_cli(*rerun)
     assert result.returncode == 0, result.stderr
@@ -252,7 +252,7 @@ def test_a_saved_config_runs_again_in_its_own_folder(run_cli: RunCli, idx_data: 
 def test_a_grid_runs_every_job_and_names_the_one_that_fails(
     run_cli: RunCli, idx_data: list[str], tmp_path: Path
 ) -> None:
-    result = run_cli("trainer=debug", *idx_data, "-m", "hydra.sweep.dir=sweep", "data.batch_size=0,128")
+    result = run_cli("trainer=debug", "metrics=none", *idx_data, "-m", "hydra.sweep.dir=sweep", "data.batch_size=0,128")
     assert error_line(result).startswith("sweep/0: data.batch_size=0")
     assert result.returncode == 1
     assert (tmp_path / "sweep" / "1" / "metrics.json").exists()

@@ -15,6 +15,7 @@ from gan_lightning.train import main
 SETTINGS = (
     *("model=mlp", "penalty=r1", "data.batch_size=32", "seed=5"),
     *("trainer.precision=64-true", "trainer.max_steps=5", "trainer.log_every_n_steps=1"),
+    *("metrics=judge", "metrics.num_samples=1100", "metrics.cache=null"),  # three blocks of samples for two processes
 )
 
 
@@ -53,7 +54,7 @@ def test_two_processes_make_one_run(two, run):
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         "epoch_0000.png", "epoch_0001.png", "real.png", "training.gif",
     ]  # fmt: skip
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     record = json.loads((run / "metrics.json").read_text())
     assert (record["iterations"], record["images"]) == (5, 5 * 32)  # the batch is that of both together
 
@@ -75,6 +76,10 @@ def test_two_processes_end_at_the_weights_of_one(run, compose, tmp_path):
     alone, together = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, run))
     for tag in ("loss/discriminator", "loss/generator", "loss/penalty"):
         assert alone[tag] == pytest.approx(together[tag], abs=1e-6)  # logged in float32
+    scores = {tag for tag in alone if tag.startswith("metrics/")}
+    assert "metrics/fid" in scores
+    for tag in scores:
+        assert alone[tag] == pytest.approx(together[tag], rel=1e-5), tag
 
 
 def test_curves_are_means_over_both_processes(run, compose, tmp_path):
@@ -82,7 +87,7 @@ def test_curves_are_means_over_both_processes(run, compose, tmp_path):
 
     def curves(folder):
         events = EventAccumulator(str(folder)).Reload()
-        tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("progress/", "grad_norm/"))]
+        tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("loss/", "prob/", "accuracy/", "lr/"))]
         return {tag: [event.value for event in events.Scalars(tag)] for tag in tags}
 
     one, both = curves(tmp_path), curves(run)

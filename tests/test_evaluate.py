@@ -18,12 +18,6 @@ ROWS = (
 
 
 @pytest.fixture(scope="module")
-def idx_data(tmp_path_factory):
-    """More test images than in the fixture of that name: the control needs 512."""
-    return idx_files.write(tmp_path_factory.mktemp("idx"), test=640)
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory, idx_data):
     """A run folder below outputs/ of an otherwise empty folder, after two iterations."""
     import hydra
@@ -34,7 +28,7 @@ def run(tmp_path_factory, idx_data):
     from gan_lightning.train import main as train
 
     folder = tmp_path_factory.mktemp("project") / "outputs" / "mlp-mnist" / "some-run"
-    overrides = ["trainer=debug", *idx_data, "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+    overrides = ["trainer=debug", *idx_data, "metrics=none", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
     overrides += ["trainer.log_every_n_steps=1", "trainer.check_val_every_n_epoch=1"]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("train", [*overrides, "callbacks.pictures=null"], return_hydra_config=True)
@@ -84,6 +78,7 @@ def test_the_newest_run_is_scored_in_a_table_with_a_control(command):
     assert tuple(rows) == ROWS
     generated, control, ratio = map(float, rows["fid"])
     assert generated > control > 0 and ratio == pytest.approx(generated / control, rel=1e-2)
+    assert rows["kid"][2] == rows["kid_stderr"][2] == "-"  # KID may be 0 or below
 
 
 def test_the_figures_and_the_record_lie_in_the_run_folder_and_nowhere_else(command, run):
@@ -117,15 +112,22 @@ def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, run_cli
     result = run_cli(f"ckpt={file}", *SETTINGS, module="gan_lightning.evaluate")
     assert result.returncode == 1 and len(result.stderr.strip().splitlines()) == 1
     assert "mine.ckpt is not in a run folder" in result.stderr and "add data=<name>" in result.stderr
-    evaluate(f"ckpt={file}", "data=mnist", *idx_data, f"out={tmp_path}/out")
+    evaluate(f"ckpt={file}", "data=mnist", *idx_data)
     first, second = (torch.load(path, weights_only=True) for path in (file, run / "checkpoints" / "last.ckpt"))
     assert first["global_step"] == second["global_step"] == 2
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["checkpoint"] == str(file)
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"mine.ckpt", "evaluation"}  # not two above
+    assert json.loads((tmp_path / "a" / "b" / "evaluation" / "evaluation.json").read_text())["checkpoint"] == str(file)
 
 
 def test_too_few_samples_are_refused_with_the_number_needed(run, evaluate):
     with pytest.raises(ValueError, match=r"100 samples are too few .* give at least 512"):
         evaluate(f"ckpt={run}", "num_samples=100")
+
+
+def test_a_test_split_too_small_for_a_control_is_named(run, evaluate, tmp_path):
+    small = idx_files.write(tmp_path / "small", test=128)
+    with pytest.raises(ValueError, match=r"test split of mnist has 128 images.* takes 512; .*metrics=none"):
+        evaluate(f"ckpt={run}", "data=mnist", *small)
 
 
 def test_data_without_a_judge_says_how_to_train_one(run, evaluate):

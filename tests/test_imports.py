@@ -30,12 +30,13 @@ OURS = {  # what of this package a part may import; a part that is not named her
     "gan": PURE - {"metrics", "images"},
     "data": {"data", "randomness", "images"},
     "callbacks": {"callbacks", "metrics", "images", "gan", "latent", "randomness"},
-    "checkpoint": {"gan", "ema"},
+    "checkpoint": {"gan", "ema", "runs"},
+    "runs": {"paths"},
     "paths": set(),
     "errors": {"paths"},
     "cli": ENTRY,
 }
-HYDRA = COMMANDS | ENTRY | {"checkpoint", "sweeps"}
+HYDRA = COMMANDS | ENTRY | {"checkpoint", "runs", "sweeps"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

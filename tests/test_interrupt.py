@@ -131,7 +131,15 @@ def test_ctrl_c_that_arrives_after_the_others_is_not_the_second(one_of_two):
 def test_ctrl_c_in_a_terminal_keeps_everything_and_leaves_no_process(tmp_path, idx_data, devices):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_END if devices > 1 else "")
-    command = [sys.executable, "-m", "gan_lightning", "trainer=cpu", f"trainer.devices={devices}", *idx_data]
+    command = [
+        sys.executable,
+        "-m",
+        "gan_lightning",
+        "trainer=cpu",
+        f"trainer.devices={devices}",
+        "metrics=none",
+        *idx_data,
+    ]
     settings = ["trainer.max_epochs=100000", "trainer.log_every_n_steps=4", "callbacks.console.every_n_steps=20"]
     settings += ["callbacks.pictures.num_images=4", "callbacks.pictures.every_n_epochs=5", "hydra.run.dir=run"]
     with (tmp_path / "output").open("w") as output:

@@ -10,7 +10,9 @@ import warnings
 import pytest
 import torch
 from conftest import ROOT
+from test_evaluate import ROWS
 
+from gan_lightning.callbacks.alarms import ADVICE
 from gan_lightning.callbacks.scalars import Scalars
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +22,9 @@ SHRINK = [
     "trainer.max_epochs=1",
     "data.batch_size=16",
     "trainer.log_every_n_steps=1",
+    "metrics=none",
 ]
+FEW = {"gan_lightning.evaluate": ["num_samples=600", "metrics.cache=null"]}
 
 MAKE = {"train": "gan_lightning", "sample": "gan_lightning.sample"}  # a target's module
 SKIPPED = {  # how a command begins -> why it is not run here
@@ -151,7 +155,7 @@ def test_command_runs(line, run_cli, run_here, idx_data, project):
     else:
         if not any(project.rglob("last.ckpt")):  # this test alone: there is no run yet
             run_here("gan_lightning", small)
-        run_here(module, arguments)
+        run_here(module, [*arguments, *FEW.get(module, [])])
 
 
 @pytest.mark.parametrize("code", blocks(README, "python"))
@@ -192,9 +196,13 @@ def test_glossary_has_every_tag_and_no_other():
         "samples/real",
         "samples/interpolation",
     }  # tests/test_pictures.py has them from an event file
-    families = ("loss", "prob", "accuracy", "grad_norm", "lr", "progress", "samples")
+    scored = {f"metrics/{name}" for name in (*ROWS, "variety", "class_excess")} | {"histogram/classes"}
+    alarms = {f"alarm/{name}" for name in ADVICE}
+    families = ("loss", "prob", "accuracy", "grad_norm", "lr", "progress", "samples", "metrics", "histogram", "alarm")
     glossary = set(re.findall(rf"`((?:{'|'.join(families)})/\w+)`", README))
-    assert glossary - {"samples/epoch_0000", "samples/training"} == logged | shown  # less the files of the same name
+    assert (
+        glossary - {"samples/epoch_0000", "samples/training"} == logged | shown | scored | alarms
+    )  # less the files of the same name
 
 
 def test_every_file_in_the_map_exists_and_every_module_is_in_it():

@@ -46,7 +46,12 @@ def score(folder):
 
 def test_run_from_the_command_line_leaves_what_is_promised_and_its_command_repeats_it(run_cli, idx_data, tmp_path):
     result = run_cli(
-        "trainer=debug", "trainer.log_every_n_steps=2", "callbacks.console.every_n_steps=4", "seed=7", *idx_data
+        "trainer=debug",
+        "trainer.log_every_n_steps=2",
+        "callbacks.console.every_n_steps=4",
+        "seed=7",
+        "metrics=none",
+        *idx_data,
     )
     assert result.returncode == 0, result.stderr
     (folder,) = run_folders(tmp_path / "outputs")
@@ -96,7 +101,15 @@ def test_run_from_the_command_line_leaves_what_is_promised_and_its_command_repea
 @pytest.mark.slow
 def test_terminal_shows_a_progress_bar_with_losses_and_time_left(idx_data, tmp_path):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "gan_lightning", "trainer=debug", "trainer.log_every_n_steps=2", *idx_data]
+    command = [
+        sys.executable,
+        "-m",
+        "gan_lightning",
+        "trainer=debug",
+        "trainer.log_every_n_steps=2",
+        "metrics=none",
+        *idx_data,
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "140"}
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -120,7 +133,9 @@ def test_terminal_shows_a_progress_bar_with_losses_and_time_left(idx_data, tmp_p
 
 @pytest.mark.slow
 def test_grid_of_choices_makes_a_run_for_every_combination(run_cli, idx_data, tmp_path):
-    result = run_cli("-m", "model=mlp,dcgan", "seed=0,1", "trainer=debug", "trainer.max_steps=2", *idx_data)
+    result = run_cli(
+        "-m", "model=mlp,dcgan", "seed=0,1", "trainer=debug", "trainer.max_steps=2", "metrics=none", *idx_data
+    )
     assert result.returncode == 0, result.stderr
     folders = run_folders(tmp_path / "outputs" / "sweeps")
     assert len(folders) == 4

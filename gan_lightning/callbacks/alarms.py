@@ -55,12 +55,13 @@ class Alarms(Callback):
         now = trainer.callback_metrics
         if "metrics/classes_missing" in now:
             collapsed = now["metrics/classes_missing"] > 0 or now["metrics/class_excess"] > 2
-            self.tell(gan, "mode_collapse", bool(collapsed))
+            self.tell(gan, "mode_collapse", bool(collapsed), sync_dist=True)
         if "metrics/variety" in now:
-            self.tell(gan, "dead_generator", bool(now["metrics/variety"] < 0.1))
+            self.tell(gan, "dead_generator", bool(now["metrics/variety"] < 0.1), sync_dist=True)
 
-    def tell(self, gan: LightningModule, name: str, on: bool) -> None:
-        gan.log_dict({f"alarm/{name}": float(on), "step": float(gan.global_step)}, sync_dist=True)
+    def tell(self, gan: LightningModule, name: str, on: bool, sync_dist: bool = False) -> None:
+        # sync_dist as all others that log a `step` in the same hook, or Lightning refuses; the value is alike anyway.
+        gan.log_dict({f"alarm/{name}": float(on), "step": float(gan.global_step)}, sync_dist=sync_dist)
         if on and name not in self.raised:
             log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, ADVICE[name])
         (self.raised.add if on else self.raised.discard)(name)

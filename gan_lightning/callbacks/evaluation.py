@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_lightning.callbacks.tensorboard import writers
 from gan_lightning.images import normalize, to_uint8
 from gan_lightning.metrics.judge import Extractor
-from gan_lightning.metrics.scores import Scores, load_reference, score
+from gan_lightning.metrics.scores import Reference, Scores, load_reference, score
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,15 @@ class Evaluation(Callback):
         self.cache = cache
         self.scores: Scores | None = None  # the latest, and
         self.control: Scores | None = None  # real images scored as if generated; both on the first device only
+        self.reference: Reference | None = None
         self.samples: dict[int, Tensor] = {}
 
     def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and self.control is None:
+        if trainer.is_global_zero and self.reference is None:
             data = trainer.datamodule
             cache = Path(self.cache) if self.cache else None
             self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
-            self.control = self.reference.control(data.num_val_samples)
+            self.reference.check(data.num_val_samples)
             self.real_spread = spread(data.images())
 
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -66,8 +67,9 @@ class Evaluation(Callback):
         blocks = gather(self.samples)
         values: dict[str, float] = {}
         if trainer.is_global_zero:
+            assert self.reference
             images = torch.cat([blocks[number] for number in sorted(blocks)])
-            self.scores = score(images, self.reference)
+            self.scores, self.control = score(images, self.reference), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             values["metrics/variety"] = spread(images) / self.real_spread
             if self.extractor.classifies_data:
@@ -98,7 +100,7 @@ def spread(images: Tensor) -> float:
 def excess(counts: list[int], data_counts: Tensor) -> float:
     """How many times as often as in the data the most over-represented class is drawn; 1 where the shares agree."""
     shares, data_shares = torch.tensor(counts) / sum(counts), data_counts / data_counts.sum()
-    return (shares / data_shares).max().item()
+    return (shares / data_shares)[data_counts > 0].max().item()  # a judge may see classes that the data lack
 
 
 def gather(samples: dict[int, Tensor]) -> dict[int, Tensor]:

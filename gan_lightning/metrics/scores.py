@@ -25,7 +25,7 @@ from gan_lightning.images import to_uint8
 from gan_lightning.metrics.class_histogram import class_histogram
 from gan_lightning.metrics.density_coverage import density_coverage
 from gan_lightning.metrics.exact import exact_float32
-from gan_lightning.metrics.fid import frechet_distance, moments
+from gan_lightning.metrics.fid import SAMPLES_PER_FEATURE, frechet_distance, moments
 from gan_lightning.metrics.inception_score import inception_score
 from gan_lightning.metrics.judge import Extractor, extract
 from gan_lightning.metrics.kid import kid
@@ -73,6 +73,25 @@ class Reference:
     held_out_logits: Tensor  # (H, K) float32
     held_out: Nearness
     _controls: dict[int, Scores] = field(default_factory=dict)
+
+    def check(self, num_samples: int) -> None:
+        """Refuse, before any is drawn, a number of samples that says nothing about so many features.
+
+        Raises:
+            ValueError: if they are too few, or the test split is too small to be the control.
+        """
+        width = self.features.shape[1]
+        least, held_out = SAMPLES_PER_FEATURE * width, len(self.held_out_features)
+        if num_samples < least:
+            raise ValueError(
+                f"num_samples={num_samples} samples are too few for the covariance of {width} features; "
+                f"give at least {least}"
+            )
+        if held_out < least:
+            raise ValueError(
+                f"the test split of {self.name} has {held_out} images, too few for a control on {width} features, "
+                f"which takes {least}; train without scores: metrics=none"
+            )
 
     def control(self, num_samples: int) -> Scores:
         """Scores of held-out images, as if they were generated: as many of them, or all if they are fewer."""
