@@ -102,10 +102,14 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         print(help_text(config_name))
         return 0
     if debugging:
+        if config_name == "train":
+            _resume(args)
         start(main)()
         return 0
     try:
         os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
+        if config_name == "train":
+            _resume(args)
         start(job)()
     except KeyboardInterrupt:
         _print("interrupted")
@@ -144,6 +148,23 @@ def _read_argv(config_name: str) -> argparse.Namespace:
             args.overrides.append(OUR_LOGGING)
     sys.argv[1:] = flags + args.overrides
     return args
+
+
+def _resume(args: argparse.Namespace) -> None:
+    """Where `resume=` is among the overrides, make the command line start from the config of that run."""
+    if not any(override.lstrip("+").startswith("resume=") for override in args.overrides):
+        return
+    if args.config_path:  # another rank, or a line that is rewritten already
+        return
+    if args.multirun:
+        raise ValueError("resume= goes on with one run; leave out -m")
+    from gan_lightning.resume import resumed_overrides
+
+    if (place := resumed_overrides(args.overrides)) is not None:
+        folder, overrides = place
+        args.config_path, args.config_name, args.overrides = str(folder), "config", [*overrides, OUR_LOGGING]
+        flags = ["--config-path", str(folder), "--config-name", "config", "--config-dir", str(conf_dir())]
+        sys.argv[1:] = flags + args.overrides
 
 
 def help_text(config_name: str) -> str:

@@ -19,6 +19,7 @@ from gan_lightning.penalties import R1
 from gan_lightning.randomness import derive_seed
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Schedule = Callable[[int, float], float]
 Step = dict[str, Tensor]
 
 ADAM: MakeOptimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))  # DCGAN, section 4
@@ -39,6 +40,8 @@ class GAN(LightningModule):
         ema: the averaged generator, which then serves for samples.
         generator_optimizer, discriminator_optimizer: parameters -> optimizer.
         latent_dim: Z.
+        schedule: how the learning rates change over the run, see `schedules.py`; None: not at all.
+        max_gradient_norm: a longer gradient of D or of G is cut down to this length; None: no limit.
         n_critic: updates of D for one of G; k in the paper.
         reuse_fake: G's turn judges the images of D's turn again, instead of images from fresh noise.
         seed: everything random in iteration t follows from (seed, t).
@@ -57,6 +60,8 @@ class GAN(LightningModule):
         ema: EMA | None = None,
         generator_optimizer: MakeOptimizer = ADAM,
         discriminator_optimizer: MakeOptimizer = ADAM,
+        schedule: Schedule | None = None,
+        max_gradient_norm: float | None = None,
         latent_dim: int = 100,
         n_critic: int = 1,
         reuse_fake: bool = False,
@@ -67,6 +72,8 @@ class GAN(LightningModule):
         for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
             if value < 1:
                 raise ValueError(f"{key}={value} must be 1 or more")
+        if max_gradient_norm is not None and max_gradient_norm <= 0:
+            raise ValueError(f"max_gradient_norm={max_gradient_norm} must be positive, or null for no limit")
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
@@ -76,6 +83,8 @@ class GAN(LightningModule):
         if ema:
             ema.follow(generator)
         self.make_optimizers = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.schedule = schedule
+        self.max_gradient_norm = max_gradient_norm
         self.latent_dim = latent_dim
         self.n_critic = n_critic
         self.reuse_fake = reuse_fake
@@ -88,6 +97,7 @@ class GAN(LightningModule):
         discriminator_optimizer, generator_optimizer = self.optimizers()
         is_generators_turn = (self.global_step + 1) % self.n_critic == 0
         self.seed_iteration()
+        self.follow_schedule()
 
         # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
         with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):
@@ -123,6 +133,14 @@ class GAN(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(own)
 
+    def follow_schedule(self) -> None:
+        """Set both learning rates for this iteration; it follows from its number alone."""
+        if self.schedule:
+            factor = self.schedule(self.global_step, self.trainer.estimated_stepping_batches)
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * group["initial_lr"]
+
     def sample_latent(self, real: Tensor) -> Tensor:
         """z ~ N(0, I) for as many images as `real`: this device's rows of the whole batch's noise.   # (B, Z)"""
         size = len(real)
@@ -137,6 +155,9 @@ class GAN(LightningModule):
         # What manual_backward does, without two rounds of hooks through all callbacks.
         self.trainer.strategy.pre_backward(loss)
         loss.backward()
+        if self.max_gradient_norm:
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            nn.utils.clip_grad_norm_(weights, self.max_gradient_norm)
         (optimizer if wrapped else optimizer.optimizer).step()
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -144,9 +165,12 @@ class GAN(LightningModule):
 
     def _make_optimizer(self, name: str) -> Optimizer:
         try:
-            return self.make_optimizers[name](getattr(self, name).parameters())
+            optimizer = self.make_optimizers[name](getattr(self, name).parameters())
         except ValueError as error:  # PyTorch names the setting but not whose it is
             raise ValueError(f"optimizer.{name}: {error}") from error
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # PyTorch's own name for it
+        return optimizer
 
     @torch.no_grad()
     def sample(self, num: int, seed: int = 0) -> Tensor:

@@ -86,11 +86,11 @@ def compose(tmp_path: Path, idx_data: Overrides) -> Callable[..., Any]:
 
     from gan_lightning.paths import conf_dir
 
-    def run(*overrides: str, config_name: str = "train", small: bool = True) -> Any:
+    def run(*overrides: str, config_name: str = "train", small: bool = True, folder: Path = tmp_path) -> Any:
         shrink = ["trainer=debug", "metrics=none", *idx_data] if small and config_name == "train" else []
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose(config_name, [*shrink, *overrides], return_hydra_config=True)
-        config.hydra.runtime.output_dir = str(tmp_path)
+        config.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         with open_dict(config):
             del config["hydra"]

@@ -45,6 +45,9 @@ class Evaluation(Callback):
             self.reference.check(data.num_val_samples)
             self.real_spread = spread(data.images())
 
+    def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.on_train_epoch_start(trainer, gan)  # a run that is resumed within an epoch does not start one
+
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1  # the last epoch is always scored

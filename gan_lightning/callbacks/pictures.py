@@ -42,8 +42,9 @@ class Pictures(Callback):
         if trainer.datamodule is not None:
             real = images.grid(images.normalize(trainer.datamodule.images()[: self.num_images]), self.nrow)
             images.save_png(real, self.folder / "real.png")
-            self._show(trainer, "samples/real", real)
-        if gan.global_step == 0:
+        if gan.global_step == 0:  # a resumed run has shown these
+            if trainer.datamodule is not None:
+                self._show(trainer, "samples/real", real)
             self._take(trainer, gan, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, gan: GAN) -> None:

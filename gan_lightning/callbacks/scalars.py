@@ -61,7 +61,7 @@ class Scalars(Callback):
         )
         for tag, value in zip(losses, total.tolist(), strict=True):
             if not math.isfinite(value):
-                last = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none yet"
+                last = getattr(trainer.checkpoint_callback, "latest", None) or "none yet"
                 raise FloatingPointError(
                     f"{tag} is {value} at iteration {trainer.global_step}; last good checkpoint: {last}; "
                     "try a smaller optimizer.discriminator.lr and optimizer.generator.lr"

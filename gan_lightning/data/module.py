@@ -129,6 +129,8 @@ class ImageDataModule(LightningDataModule):
             world_size=world_size,
             seed=self.seed,
             replacement=self.replacement,
+            # Lightning forgets a loader's state where a run is resumed between two epochs.
+            iteration=self.trainer.global_step if self.trainer else 0,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -182,6 +184,7 @@ class BatchLoader:
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
         batch_size: B, of all ranks together; rank r takes the r-th of world_size equal blocks of its rows.
+        iteration: batches handed out so far, over all epochs.
     """
 
     def __init__(
@@ -193,13 +196,14 @@ class BatchLoader:
         world_size: int = 1,
         seed: int = 0,
         replacement: bool = False,
+        iteration: int = 0,
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
         self.seed = seed
         self.replacement = replacement
-        self.iteration = 0  # batches handed out so far, over all epochs
+        self.iteration = iteration
 
     def __len__(self) -> int:
         return len(self.images) // self.batch_size

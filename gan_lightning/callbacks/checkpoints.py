@@ -1,0 +1,90 @@
+"""The files a run can be resumed from."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+class Checkpoints(Checkpoint):
+    """`checkpoints/last.ckpt` after every epoch and when the run stops, `checkpoints/best.ckpt` at the best score.
+
+    Not Lightning's ModelCheckpoint: its files lead to different places in the loops depending on the hook that wrote
+    them (a stop within an epoch counts as the end of it), and hold paths that a resumed run would follow.
+
+    Args:
+        every_n_steps: iterations between saves within an epoch as well; None: only at its end.
+        monitor: the score of best.ckpt; less is better.
+
+    Raises:
+        ValueError: if every_n_steps is below 1.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, monitor: str = "metrics/fid") -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"callbacks.checkpoint.every_n_steps={every_n_steps} must be 1 or more, or null")
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.best: float | None = None
+        self.latest: Path | None = None  # file
+        self.earlier_seconds = 0.0  # of training before this process resumed the run
+        self.started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+        # The last iteration of an epoch is saved after its scores and pictures.
+        within = gan.global_step % trainer.num_training_batches
+        if self.every_n_steps and within and gan.global_step % self.every_n_steps == 0:
+            self.save(trainer, "last")
+
+    def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is not None and (self.best is None or score < self.best):
+            self.best = float(score)
+            self.save(trainer, "best")
+
+    def on_train_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.save(trainer, "last")
+
+    def save(self, trainer: Trainer, name: str) -> None:
+        file = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+        trainer.save_checkpoint(file)
+        self.latest = file
+
+    def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the place in the run as a pause between two iterations, whatever hook the loops are in."""
+        set_place(checkpoint["loops"]["fit_loop"], trainer.global_step, int(trainer.num_training_batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "seconds": self.earlier_seconds + time.perf_counter() - self.started}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.earlier_seconds = state["best"], state["seconds"]
+
+
+def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:
+    """Make the saved progress of Lightning's loops say that so many iterations are done, and nothing is half done.
+
+    Args:
+        fit_loop: `checkpoint["loops"]["fit_loop"]`.
+        iteration: done so far.
+        num_batches: iterations in an epoch.
+    """
+    epoch, within = divmod(iteration, num_batches)
+    begun = epoch + 1 if within else epoch  # epochs; one that has not begun starts with its hooks
+    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    fit_loop["epoch_progress"] = {"total": epochs, "current": dict(epochs)}
+    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iteration
+    states = ("ready", "started", "processed", "completed")
+    fit_loop["epoch_loop.batch_progress"] |= {
+        "total": dict.fromkeys(states, iteration),
+        "current": dict.fromkeys(states, within),
+        "is_last_batch": False,
+    }

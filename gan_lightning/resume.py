@@ -1,0 +1,69 @@
+"""`resume=<checkpoint or run folder>` goes on with a run: in its folder, with its config, from between two iterations.
+
+The command line is rewritten before Hydra reads it, so that every process of the run starts from the saved config.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.paths import groups
+from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
+
+OBSERVERS = (  # they watch; what a run computes does not follow from them
+    *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
+    *("trainer.log_every_n_steps", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
+    *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
+)
+ENDS = ("trainer.max_epochs", "trainer.max_steps")
+
+
+def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
+    """The folder of the config to start from, and the overrides for it; None where nothing is to be resumed.
+
+    Raises:
+        ValueError: if there is no checkpoint, or an override would make it another run.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    wanted = [override.value() for override in parsed if override.key_or_group == "resume"]
+    if not wanted or wanted[-1] is None:
+        return None
+    file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
+    run, config = run_folder(file), run_config(file, key="resume")
+    kept, refused = [], []
+    for override in parsed:
+        key, text = override.key_or_group, str(override.input_line)
+        if key == "resume":
+            continue
+        if key in groups():
+            if chosen_options(run).get(key) != override.value():
+                refused.append(text)
+        elif key.startswith(OBSERVERS):
+            kept.append(text)
+        elif override.is_delete() or not _is_same(config, key, override.value()):
+            (kept if key in ENDS and not _has_end_in_schedule(config) else refused).append(text)
+    if refused:
+        raise ValueError(
+            f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
+            "or start a new one without resume="
+        )
+    place = [f"hydra.run.dir={_quote(run)}", "hydra.output_subdir=null", f"++resume={_quote(file)}"]
+    return run / ".hydra", [*kept, *place]
+
+
+def _is_same(config: DictConfig, key: str, value: Any) -> bool:
+    old = OmegaConf.select(config, key, throw_on_missing=False)
+    return bool(old == value) if not OmegaConf.is_config(old) else bool(OmegaConf.to_container(old) == value)
+
+
+def _has_end_in_schedule(config: DictConfig) -> bool:
+    """Does the learning rate of an iteration depend on how many there are to be?"""
+    return not OmegaConf.select(config, "schedule._target_", default="Constant").endswith("Constant")
+
+
+def _quote(path: Path) -> str:
+    """For Hydra's grammar, which knows blanks, commas and the like as signs of its own."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,221 @@
+"""A run that is stopped and resumed ends as one that was not: every number in its last checkpoint is the same."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gan_lightning.resume import resumed_overrides
+from gan_lightning.train import main
+
+EPOCH, EPOCHS = 8, 3  # iterations; 512 images in batches of 64
+TOTAL = EPOCH * EPOCHS
+SIZE = ("data.batch_size=64", f"trainer.max_epochs={EPOCHS}", f"trainer.limit_train_batches={EPOCH}")
+WATCHED = ("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1")
+RECIPES = {
+    "default": (),
+    "dcgan": ("model=dcgan", "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
+    "critic": ("n_critic=5", "penalty=none", "ema=null"),
+    "day22": ("experiment=mlp_day22", "data.batch_size=64", "trainer.max_steps=-1"),
+    "schedule": ("schedule=cosine", "schedule.warmup=3", "max_gradient_norm=0.5", "reuse_fake=true"),
+}
+
+
+@pytest.fixture
+def train(compose, tmp_path):
+    """`train("once", ...)` trains in the folder `once`, as from the command line; with resume=True it goes on there."""
+
+    def run(name, *overrides, resume=False):
+        folder = tmp_path / name
+        config = compose(*SIZE, *overrides, folder=folder)
+        if resume:
+            config.resume = str(folder / "checkpoints" / "last.ckpt")
+        main(config)
+        return folder
+
+    return run
+
+
+def contents(folder):
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    del checkpoint["callbacks"]["Checkpoints"]["seconds"]
+    del checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]  # counts what was watched
+    return checkpoint
+
+
+def differences(a, b, path=""):
+    """Where two nests of containers and tensors differ, by a single bit or more."""
+    if type(a) is not type(b):
+        return [path]
+    if isinstance(a, dict):
+        found = [] if a.keys() == b.keys() else [f"{path}: {a.keys() ^ b.keys()}"]
+        return found + [line for key in a.keys() & b.keys() for line in differences(a[key], b[key], f"{path}.{key}")]
+    if isinstance(a, list | tuple):
+        found = [] if len(a) == len(b) else [f"{path}: {len(a)} and {len(b)}"]
+        return found + [
+            line for i, (x, y) in enumerate(zip(a, b, strict=False)) for line in differences(x, y, f"{path}[{i}]")
+        ]
+    same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    return [] if same else [path]
+
+
+# --- Bit for bit -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stop"),
+    [*(("default", stop) for stop in (3, EPOCH, 13, TOTAL - 1)), *((recipe, 13) for recipe in RECIPES)][:-1],
+)
+def test_stopped_and_resumed_is_bit_equal_to_one_run(train, recipe, stop):
+    """Weights, averaged weights, optimizers, place in the data, loops: all that a checkpoint holds."""
+    once = contents(train("once", *RECIPES[recipe]))
+    assert once["global_step"] == TOTAL
+    stopped = contents(train("parts", *RECIPES[recipe], f"trainer.max_steps={stop}"))
+    assert stopped["global_step"] == stop and differences(once, stopped)
+    assert differences(once, contents(train("parts", *RECIPES[recipe], resume=True))) == []
+
+
+def test_any_checkpoint_can_be_resumed_not_the_last_one_only(train):
+    """best.ckpt is written by another hook than last.ckpt, in the middle of Lightning's epoch."""
+    watched = train("once", *WATCHED)
+    once = contents(watched)
+    for name, every in (("best", EPOCH), ("within", 5)):
+        run = train(name, *WATCHED, f"trainer.max_steps={every + 3}", f"callbacks.checkpoint.every_n_steps={every}")
+        files = {file.name for file in (run / "checkpoints").iterdir()}
+        assert files == {"last.ckpt", "best.ckpt"}
+        shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+        again = contents(train(name, *WATCHED, resume=True))
+        again["callbacks"]["Checkpoints"]["best"] = once["callbacks"]["Checkpoints"]["best"]
+        assert differences(once, again) == []
+
+
+def test_a_run_can_be_resumed_many_times(train):
+    once = contents(train("once"))
+    train("parts", "trainer.max_steps=1")
+    for stop in (2, 7, 8, 9, 16, 20):
+        train("parts", f"trainer.max_steps={stop}", resume=True)
+    assert differences(once, contents(train("parts", resume=True))) == []
+
+
+# --- What is seen of it ----------------------------------------------------------------------------------------
+
+
+def curves(folder):
+    """Tag -> [(step, value)], over all event files of a run, as TensorBoard shows them."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+    scalars = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    images = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    return {tag: points for tag, points in scalars.items() if tag != "progress/images_per_second"}, images
+
+
+def test_curves_go_on_without_a_gap_or_a_step_twice(train):
+    """Also where the run went on after its last checkpoint, and died: what it logged then is dropped."""
+    settings = ("trainer.log_every_n_steps=1", *WATCHED)
+    once, pictures = curves(train("once", *settings))
+    run = train("parts", *settings, "trainer.max_steps=10")
+    early = (run / "checkpoints" / "last.ckpt").read_bytes()
+    train("parts", *settings, "trainer.max_steps=20", resume=True)  # not an end that a user sees: the kill comes now
+    (run / "checkpoints" / "last.ckpt").write_bytes(early)
+    train("parts", *settings, resume=True)
+    parts, parts_pictures = curves(run)
+    assert [step for step, _ in once["loss/discriminator"]] == list(range(1, TOTAL + 1))
+    assert parts.keys() == once.keys()
+    for tag, points in once.items():
+        if tag.startswith("metrics/"):  # scored once more where it stopped
+            assert set(points) <= set(parts[tag]), tag
+        elif not tag.startswith("alarm/"):
+            assert parts[tag] == points, tag
+    assert parts_pictures["samples/real"] == pictures["samples/real"] == [0]
+    assert set(pictures["samples/fixed"]) <= set(parts_pictures["samples/fixed"])
+    assert len(set(parts_pictures["samples/fixed"])) == len(parts_pictures["samples/fixed"])
+
+
+def test_csv_of_before_is_kept(train):
+    train("run", "logger=csv", "trainer.log_every_n_steps=1", "trainer.max_steps=10")
+    run = train("run", "logger=csv", "trainer.log_every_n_steps=1", resume=True)
+    tables = [
+        (run / "csv" / name).read_text().splitlines() for name in ("metrics.csv", "from_iteration_10/metrics.csv")
+    ]
+    steps = [int(line.split(",")[table[0].split(",").index("step")]) for table in tables for line in table[1:]]
+    assert sorted(set(steps)) == list(range(1, TOTAL + 1))
+
+
+def test_seconds_and_iterations_are_those_of_the_whole_run(train):
+    first = json.loads((train("run", "trainer.max_steps=10") / "metrics.json").read_text())
+    both = json.loads((train("run", resume=True) / "metrics.json").read_text())
+    assert (both["iterations"], both["images"]) == (TOTAL, TOTAL * 64)
+    assert both["seconds"] > first["seconds"]
+
+
+def test_a_finished_run_says_how_to_go_on(train):
+    train("run")
+    with pytest.raises(ValueError, match=rf"has done all of its {TOTAL} iterations.*trainer\.max_epochs=\d+"):
+        train("run", resume=True)
+    assert contents(train("run", "trainer.max_epochs=4", resume=True))["global_step"] == 4 * EPOCH
+
+
+# --- What it may not change ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(compose, tmp_path):
+    """A run folder with a config and an empty checkpoint: what the command line looks at."""
+
+    def make(*overrides):
+        (tmp_path / "a run, saved" / ".hydra").mkdir(parents=True)
+        (tmp_path / "a run, saved" / "checkpoints").mkdir()
+        (tmp_path / "a run, saved" / "checkpoints" / "last.ckpt").touch()
+        OmegaConf.save(compose(*overrides), tmp_path / "a run, saved" / ".hydra" / "config.yaml")
+        choices = {"hydra": {"runtime": {"choices": {"model": "mlp", "penalty": "r1"}}}}
+        OmegaConf.save(choices, tmp_path / "a run, saved" / ".hydra" / "hydra.yaml")
+        return f"resume='{tmp_path}/a run, saved'"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("seed=1", "model=dcgan", "data.batch_size=32", "optimizer.generator.lr=1e-5", "trainer.devices=2"),
+        *("ema=null", "~penalty", "trainer.precision=64-true", "+loss.unheard_of=1", "trainer=cpu", "n_critic=2"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused_by_name(saved, override):
+    with pytest.raises(ValueError, match="would make it another run") as refused:
+        resumed_overrides([saved(), override, "trainer.max_epochs=100"])
+    assert f" {override} would" in str(refused.value) and "max_epochs" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.max_epochs=100", "trainer.log_every_n_steps=7", "callbacks.console.every_n_steps=5"),
+        *("data.root=/elsewhere", "metrics.num_samples=600"),
+    ],
+)
+def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
+    folder, overrides = resumed_overrides([saved(), override])
+    assert folder.name == ".hydra" and overrides[0] == override and len(overrides) == 4
+
+
+@pytest.mark.parametrize("override", ["seed=0", "model=mlp", "penalty.weight=0.3", "trainer.max_epochs=2"])
+def test_what_says_the_same_is_left_out(saved, override):
+    _, overrides = resumed_overrides([saved(), override])
+    assert len(overrides) == 3
+
+
+def test_the_end_may_not_move_where_the_learning_rate_depends_on_it(saved):
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs=100 would make it another run"):
+        resumed_overrides([saved("schedule=linear"), "trainer.max_epochs=100"])
+
+
+def test_nothing_to_resume_is_named(tmp_path):
+    assert resumed_overrides(["seed=1"]) is None and resumed_overrides(["resume=null"]) is None
+    with pytest.raises(ValueError, match=f"^resume={tmp_path}: there is no file .*last.ckpt"):
+        resumed_overrides([f"resume={tmp_path}"])
+    (tmp_path / "mine.ckpt").touch()
+    with pytest.raises(ValueError, match=r"mine\.ckpt is not in a run folder"):
+        resumed_overrides([f"resume={tmp_path}/mine.ckpt"])
