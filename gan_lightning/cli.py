@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
 def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     """Run one job, or with -m several, and return the exit code of the process."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     debugging = os.environ.get(FULL_ERROR) == "1"
     exit_code = 0
@@ -237,6 +239,27 @@ class RankZero(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _rank() == 0
+
+
+def run_name() -> str:
+    """The name of a run's folder: the time, or under torchrun and srun what all processes of the run agree on."""
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _from_rank_zero(now)
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}"
+    return now
+
+
+def _from_rank_zero(text: str) -> str:
+    """What the first process of a torchrun has to say, through the store that torchrun keeps for its processes."""
+    from torch.distributed import TCPStore
+
+    key = f"gan_lightning/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(minutes=5))
+    if _rank() == 0:
+        store.set(key, text)
+    return store.get(key).decode()
 
 
 def _rank() -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C that loses nothing."""
+"""Ctrl-C, or a SIGTERM from whoever runs the machine, that loses nothing."""
 
 import logging
 import signal
@@ -13,20 +13,20 @@ ASK_EVERY = 10  # iterations; with several devices all must stop at the same one
 
 
 class Interrupt(Callback):
-    """At the first Ctrl-C finish the iteration, the pictures and the checkpoint, then end; at the second abort."""
+    """At the first signal finish the iteration, the pictures and the checkpoint, then end; at the second abort."""
 
     def __init__(self) -> None:
         self.pressed = False  # in this process
         self.caught = False  # in any
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def teardown(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:

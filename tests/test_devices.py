@@ -1,0 +1,106 @@
+"""Several devices are one machine: the same weights, to the last digits of float64, BatchNorm included."""
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+from torch.testing import assert_close
+from two_processes import CASES, train
+
+from gan_lightning import devices
+from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
+
+
+def torchrun(*words, cwd):
+    """A launch of torchrun; its processes see this checkout."""
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """What both processes end with, case by case."""
+    folder = tmp_path_factory.mktemp("two")
+    port = f"--master-port={free_port()}"
+    process = torchrun("--nproc-per-node=2", port, ROOT / "tests" / "two_processes.py", folder, cwd=folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_half_the_batch_make_the_update_of_one(states, tmp_path, case):
+    one = train(tmp_path, world_size=1, **CASES[case])
+    for name, tensor in one.items():
+        assert_close(states[0][case][name], tensor, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+    assert any("running_var" in name for name in one)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_processes_end_bit_equal(states, case):
+    first, second = (state[case] for state in states)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_nodes_under_torchrun_are_one_node_with_two_devices(run_cli, idx_data, tmp_path):
+    """Two launches on this machine play the nodes; neither is told the run's folder, and they agree on one."""
+    small = ["trainer.accelerator=cpu", "trainer.precision=64-true", "trainer.max_steps=4", "metrics=none", *idx_data]
+    launches = [
+        torchrun(
+            *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", "--master-addr=127.0.0.1"),
+            *(f"--master-port={port}", "-m", "gan_lightning", "trainer.num_nodes=2", *small),
+            cwd=tmp_path,
+        )
+        for port in [free_port()]
+        for node in (0, 1)
+    ]
+    outputs = [launch.communicate(timeout=300)[0] for launch in launches]
+    assert [launch.returncode for launch in launches] == [0, 0], outputs
+    (nodes,) = tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")
+    assert run_cli("trainer.devices=2", *small, "hydra.run.dir=devices").returncode == 0
+    two, one = (
+        torch.load(file, weights_only=True) for file in (nodes, tmp_path / "devices" / "checkpoints" / "last.ckpt")
+    )
+    assert one["global_step"] == two["global_step"] == 4
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(two["state_dict"][name], tensor), name
+
+
+# --- BatchNorm -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False, momentum=None)]
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_batch_norm_over_one_device_is_that_of_pytorch(monkeypatch, layer, steps):
+    monkeypatch.setattr(devices.torch.distributed, "get_world_size", lambda: 1)
+    monkeypatch.setattr(devices.distributed, "all_reduce", lambda tensor: tensor)
+    ours, theirs = copy.deepcopy(layer).double(), copy.deepcopy(layer).double()
+    for _ in range(steps):
+        x = torch.randn(6, 3, *[4] * (2 if isinstance(layer, nn.BatchNorm2d) else 0), dtype=torch.float64)
+        assert_close(batch_norm_over_devices(ours, x), theirs(x))
+    for name, buffer in theirs.named_buffers():
+        assert_close(dict(ours.named_buffers())[name], buffer)
+    assert_close(batch_norm_over_devices(ours.eval(), x), theirs.eval()(x))
+
+
+def test_synchronisation_can_be_applied_and_reverted():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    sync = SyncBatchNorm()
+    names = list(sync.apply(network).state_dict())
+    assert "forward" in vars(network[1]) and "forward" not in vars(network[0])
+    assert list(sync.revert(network).state_dict()) == names and "forward" not in vars(network[1])
