@@ -1,23 +1,37 @@
 """GAN -> file, whole or not at all; file -> GAN, safely.
 
 A checkpoint is untrusted input: it is plain containers and tensors, and only the networks of this package are ever
-built from it.
+built from it. They are built without memory first, and get it when the file is seen to hold their weights.
 """
 
 import os
+import pickletools
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
-from hydra.utils import get_class
 from lightning.fabric.plugins import CheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
 from gan_lightning.runs import find_checkpoint, other_checkpoints
 
 MODELS = "gan_lightning.models."
+# What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
+PLAIN = re.compile(
+    r"collections OrderedDict|__builtin__ set|torch (Size|device|b?float\d+|u?int\d+|bool)"
+    r"|torch._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+)
+MAX_VALUES = 1000  # in the config of a network; ours have some ten
+MAX_DEPTH = 10  # of lists and dicts within each other
+MAX_NUMBER = 1_000_000  # of channels, pixels, layers
+MAX_TEXT = 200  # characters
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -50,40 +64,84 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; no code in it is run.
+def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; no code in it is run, and no more memory taken than the file is long.
+
+    Args:
+        key: what the user typed it as, for the error.
 
     Raises:
-        ValueError: if it is damaged, not of this project or of a newer version.
+        ValueError: if it is damaged, not of this project or of a newer version, or holds more than plain data.
     """
     path = Path(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        fault = _find_fault(path)
+        checkpoint: Any = None if fault else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; what they say of pickles does not help here
         whole = [file for file in other_checkpoints(path) if _is_whole(file)]
         offer = f"; whole is {whole[0]}" if whole else ""
         raise ValueError(
-            f"ckpt={path} is damaged or not a checkpoint of this project ({type(error).__name__}){offer}"
+            f"{key}={path} is damaged or not a checkpoint of this project ({type(error).__name__}){offer}"
         ) from error
-    if not isinstance(checkpoint, dict) or "gan_lightning" not in checkpoint:
-        raise ValueError(f"ckpt={path} is not a checkpoint of gan_lightning")
-    version = checkpoint["gan_lightning"].get("version")
+    if fault:
+        raise ValueError(f"{key}={path} {fault}; refused")
+    about = checkpoint.get("gan_lightning") if isinstance(checkpoint, dict) else None
+    if not isinstance(about, dict):
+        raise ValueError(f"{key}={path} is not a checkpoint of gan_lightning")
+    version = about.get("version")
     if not isinstance(version, int) or version > CHECKPOINT_VERSION:
         raise ValueError(
-            f"ckpt={path} has format {version}, this version reads {CHECKPOINT_VERSION}; update gan_lightning"
+            f"{key}={path} has format {_one_line(version)}, this version reads {CHECKPOINT_VERSION}; "
+            "update gan_lightning"
         )
+    for name, tensor in _tensors(checkpoint):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"{key}={path}: {_one_line(name)} has the shape {tuple(tensor.shape)}, which unfolds "
+                f"{tensor.untyped_storage().nbytes()} bytes to {tensor.numel() * tensor.element_size()}; refused"
+            )
     return checkpoint
+
+
+def _find_fault(path: Path) -> str | None:
+    """What makes a file unsafe for torch.load, from its list of contents and its pickle's words alone."""
+    with ZipFile(path) as archive:
+        entries = archive.infolist()
+        if (size := sum(entry.file_size for entry in entries)) > path.stat().st_size:  # torch.save packs nothing
+            return f"of {path.stat().st_size} bytes would unpack to {size}"
+        for entry in entries:
+            if entry.filename.lower().endswith(".pkl"):
+                words = pickletools.genops(archive.read(entry))
+                named = (str(argument) for opcode, argument, _ in words if opcode.name == "GLOBAL")
+                for name in named:
+                    if not PLAIN.fullmatch(name):
+                        return f"asks for {_one_line(name).replace(' ', '.')}, which is no plain data"
+    return None
 
 
 def _is_whole(file: Path) -> bool:
     try:
-        return "gan_lightning" in torch.load(file, map_location="meta", weights_only=True)
+        return not _find_fault(file) and "gan_lightning" in torch.load(file, map_location="cpu", weights_only=True)
     except Exception:
         return False
 
 
+def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
+    """All tensors in a nest of containers, each with the key it stands under. The nest may be deep, or hold itself."""
+    stack, seen = [("", content)], set()
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            stack += value.items() if isinstance(value, dict) else [(name, item) for item in value]
+
+
 def load_gan(path: str | Path) -> GAN:
     """Build the networks of a checkpoint with their weights, ready for `sample`; no other file is needed.
+
+    The weights are float32, also those of a run with trainer.precision=64-true.
 
     Args:
         path: a checkpoint or a run folder.
@@ -96,22 +154,67 @@ def load_gan(path: str | Path) -> GAN:
     try:
         return _build_gan(checkpoint).eval()
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _one_line(error, length=400) or type(error).__name__
         raise ValueError(f"ckpt={file} cannot be used: {reason}") from error
 
 
 def _build_gan(checkpoint: dict[str, Any]) -> GAN:
-    about = checkpoint["gan_lightning"]
-    if about["networks"] is None:
+    about = {"networks": None, "latent_dim": None, "averaged": False} | checkpoint["gan_lightning"]
+    networks, latent_dim, weights = about["networks"], about["latent_dim"], checkpoint.get("state_dict")
+    if not isinstance(networks, dict) or not {"generator", "discriminator"} <= networks.keys():
         raise ValueError("it says not how to build its networks; build the GAN yourself and load its state_dict")
-    gan = GAN(
-        generator=build_network(about["networks"]["generator"]),
-        discriminator=build_network(about["networks"]["discriminator"]),
-        latent_dim=about["latent_dim"],
-        ema=EMA() if about["averaged"] else None,
-    )
-    gan.load_state_dict(checkpoint["state_dict"])
+    if not isinstance(weights, dict):
+        raise ValueError("it has no state_dict")
+    if not isinstance(latent_dim, int) or not 1 <= latent_dim <= MAX_NUMBER:
+        raise ValueError(f"latent_dim={_one_line(latent_dim)} must be a whole number from 1 to {MAX_NUMBER}")
+    # Tensors on "meta" have shapes and no memory, and draw no random numbers for their initial values.
+    with torch.device("meta"):
+        generator, discriminator = (build_network(networks[name]) for name in ("generator", "discriminator"))
+    gan = GAN(generator, discriminator, latent_dim=latent_dim, ema=EMA() if about["averaged"] else None).eval()
+    _check_weights(gan, weights)
+    _check_shapes(gan)
+    # Copies, as two names in a file may stand for the same memory. Assigned, so that what the file lacks stays "meta".
+    filled = {
+        name: torch.empty_like(wanted, device="cpu").copy_(weights[name]) for name, wanted in gan.state_dict().items()
+    }
+    gan.load_state_dict(filled, assign=True)
     return gan
+
+
+def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
+    """Raises ValueError with the first of the networks' tensors that the file has not, or in another shape."""
+    # Not its state_dict: a buffer that is not in there could not be filled.
+    wanted = {
+        **dict(gan.named_parameters(remove_duplicate=False)),
+        **dict(gan.named_buffers(remove_duplicate=False)),
+    }
+    for name, tensor in wanted.items():
+        found = weights.get(name)
+        if not isinstance(found, Tensor):
+            raise ValueError(f"it lacks {name}, which its networks have")
+        if found.shape != tensor.shape:
+            raise ValueError(f"{name} is {tuple(found.shape)} in it and {tuple(tensor.shape)} in its networks")
+        if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
+            raise ValueError(f"{name} is {found.dtype} in it and {tensor.dtype} in its networks")
+    if others := [name for name in weights if name not in wanted]:
+        raise ValueError(f"it has {others[0]}, which its networks have not")
+
+
+@torch.no_grad()
+def _check_shapes(gan: GAN) -> None:
+    """Raises ValueError if two latents do not become two images, and these two logits. On "meta" it costs nothing."""
+    try:
+        images = gan.generator(torch.empty(2, gan.latent_dim, device="meta"))
+    except Exception as error:
+        raise ValueError(f"its generator takes no latents of latent_dim={gan.latent_dim} ({error})") from error
+    if images.ndim != 4 or len(images) != 2 or not images.numel():
+        raise ValueError(f"its generator makes {tuple(images.shape)} of two latents, not two images")
+    try:
+        logits = gan.discriminator(images)
+    except Exception as error:
+        raise ValueError(f"its discriminator takes no images of {tuple(images.shape[1:])} ({error})") from error
+    if logits.shape != (2,):
+        raise ValueError(f"its discriminator makes {tuple(logits.shape)} of two images, not two logits")
 
 
 def build_network(config: Any) -> nn.Module:
@@ -120,12 +223,35 @@ def build_network(config: Any) -> nn.Module:
     Not Hydra's instantiate: it resolves `${...}` first, which reads the environment, and makes new `_target_`s.
 
     Raises:
-        ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`.
+        ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`,
+            or the config is beyond what a network needs.
     """
+    _check_config(config)
     network = _build(config)
     if not isinstance(network, nn.Module):
         raise ValueError("it does not say what network to build")
     return network
+
+
+def _check_config(config: Any) -> None:
+    """Raises ValueError if building it could take long: many values, deep nests, large numbers. It may hold itself."""
+    stack, num_values = [(config, 0)], 0
+    while stack:
+        value, depth = stack.pop()
+        if isinstance(value, dict | list | tuple):
+            num_values += len(value)
+            if num_values > MAX_VALUES:
+                raise ValueError(f"it asks for a network with more than {MAX_VALUES} settings; refused")
+            if depth >= MAX_DEPTH:
+                raise ValueError(f"it asks for a network with settings more than {MAX_DEPTH} deep; refused")
+            items = [*value, *value.values()] if isinstance(value, dict) else value
+            stack += [(item, depth + 1) for item in items]
+        elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise ValueError(f"it asks for a network with the number {_one_line(value)}, above {MAX_NUMBER}; refused")
+        elif isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ValueError(f"it asks for a network with a text of more than {MAX_TEXT} characters; refused")
+        elif value is not None and not isinstance(value, int | float | str):
+            raise ValueError(f"it asks for a network with a {type(value).__name__} as a setting; refused")
 
 
 def _build(config: Any) -> Any:
@@ -137,9 +263,23 @@ def _build(config: Any) -> Any:
     return _network_class(config["_target_"])(**arguments) if "_target_" in config else arguments
 
 
-def _network_class(target: Any) -> type[nn.Module]:
-    # What the name resolves to counts: `gan_lightning.models.mlp.nn.Linear` begins well too.
-    found = get_class(target) if isinstance(target, str) and target.startswith(MODELS) else None
-    if found is None or not issubclass(found, nn.Module) or not found.__module__.startswith(MODELS):
-        raise ValueError(f"it asks for {target}, which is not a network of gan_lightning; refused")
-    return found
+def _network_class(target: object) -> type[nn.Module]:
+    # No attribute of an attribute: `gan_lightning.models.mlp.nn.Linear` begins well too. And the class has to be
+    # one of ours, not only imported by a module of ours.
+    target = str(target)
+    module, _, name = target.rpartition(".")
+    if module.startswith(MODELS) and all(part.isidentifier() for part in target.split(".")):
+        try:
+            found = vars(import_module(module)).get(name)
+        except ModuleNotFoundError:
+            found = None
+        if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(MODELS):
+            return found
+    raise ValueError(f"it asks for {target}, which is not a network of gan_lightning; refused")
+
+
+def _one_line(text: object, length: int = 60) -> str:
+    """Words from a file for the terminal: no line ends or control characters, and not many of them."""
+    line = " ".join(str(text).split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= length else f"{line[:length]}…"

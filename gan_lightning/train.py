@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import read_checkpoint
 
-    earlier = read_checkpoint(config.resume)["global_step"] if config.resume else 0  # iterations
+    earlier = read_checkpoint(config.resume, "resume")["global_step"] if config.resume else 0  # iterations
     gan = build_gan(config)
     data = instantiate(config.data)
     trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)

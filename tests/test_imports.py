@@ -11,7 +11,7 @@ COMMANDS = {  # what goes through cli.command
     for file in PACKAGE.glob("*.py")
     if "from gan_lightning.cli import command" in file.read_text(encoding="utf-8")
 }
-ENTRY = {"cli", "errors", "paths"}  # the way into a command
+ENTRY = {"cli", "errors", "paths", "resume", "runs"}  # the way into a command
 PURE = {
     "models",
     "losses",
@@ -35,8 +35,9 @@ OURS = {  # what of this package a part may import; a part that is not named her
     "paths": set(),
     "errors": {"paths"},
     "cli": ENTRY,
+    "resume": {"paths", "runs"},
 }
-HYDRA = COMMANDS | ENTRY | {"checkpoint", "runs", "sweeps"}
+HYDRA = COMMANDS | ENTRY | {"checkpoint", "sweeps"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

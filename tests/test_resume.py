@@ -1,10 +1,17 @@
 """A run that is stopped and resumed ends as one that was not: every number in its last checkpoint is the same."""
 
 import json
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from conftest import ROOT
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -155,6 +162,97 @@ def test_a_finished_run_says_how_to_go_on(train):
     with pytest.raises(ValueError, match=rf"has done all of its {TOTAL} iterations.*trainer\.max_epochs=\d+"):
         train("run", resume=True)
     assert contents(train("run", "trainer.max_epochs=4", resume=True))["global_step"] == 4 * EPOCH
+
+
+# --- After a signal, from the command line -----------------------------------------------------------------------
+
+
+class Terminal:
+    """Starts a run as a user does, and ends it as a user, a scheduler or a power cut does."""
+
+    def __init__(self, folder, data):
+        self.folder, self.data = folder, data
+        self.settings = ["trainer=cpu", "metrics=none", "callbacks.pictures.every_n_epochs=50", *data]
+        self.settings += ["trainer.max_epochs=30", "data.batch_size=32", "callbacks.checkpoint.every_n_steps=7"]
+        self.settings += ["model.generator.hidden=[16]", "model.discriminator.hidden=[16]"]
+        self.settings += ["callbacks.console.every_n_steps=10", "callbacks.pictures.num_images=4"]
+
+    def start(self, *words):
+        command = [sys.executable, "-m", "gan_lightning", *words]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.said = self.folder / "output"
+        with self.said.open("w") as output:
+            # A process group of its own, as a terminal gives to each command.
+            return subprocess.Popen(
+                command, cwd=self.folder, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def run(self, *words):
+        assert self.start(*words).wait(240) == 0, self.said.read_text()
+
+    def end(self, process, number, after):
+        """Send a signal to all of its processes once it has said something; return the exit code."""
+        deadline = time.monotonic() + 240
+        while after not in self.said.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, self.said.read_text()
+            time.sleep(0.02)
+        os.killpg(process.pid, number)
+        return process.wait(120)
+
+
+@pytest.fixture
+def terminal(tmp_path, idx_data):
+    return Terminal(tmp_path, idx_data)
+
+
+@pytest.mark.parametrize(
+    ("number", "devices", "code"),
+    [
+        (signal.SIGINT, 1, 130),
+        (signal.SIGTERM, 2, 130),
+        (signal.SIGKILL, 1, -signal.SIGKILL),
+        (signal.SIGKILL, 2, -signal.SIGKILL),
+    ],
+)
+def test_a_run_that_was_ended_by_a_signal_resumes_to_the_same_weights(terminal, tmp_path, number, devices, code):
+    settings = [*terminal.settings, f"trainer.devices={devices}"]
+    terminal.run(*settings, "hydra.run.dir=once")
+    process = terminal.start(*settings, "hydra.run.dir=parts")
+    assert terminal.end(process, number, after="iteration 30 of") == code, terminal.said.read_text()
+    stopped = contents(tmp_path / "parts")["global_step"]
+    assert 28 <= stopped < 30 * 16
+    assert stopped % 7 == 0 or stopped % 16 == 0 or number != signal.SIGKILL
+    terminal.run("resume=parts")
+    assert differences(contents(tmp_path / "once"), contents(tmp_path / "parts")) == []
+    record = json.loads((tmp_path / "parts" / "metrics.json").read_text())
+    assert record["iterations"] == 30 * 16
+    assert "resume" not in record["command"] and "trainer.max_epochs=30" in record["command"]
+    # The run has one folder, and its config is that of its start.
+    assert not (tmp_path / "outputs").exists()
+    assert OmegaConf.load(tmp_path / "parts" / ".hydra" / "config.yaml").resume is None
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_points_change_nothing(terminal, tmp_path):
+    draw = random.Random(0)
+    terminal.settings += ["trainer.max_epochs=200", "callbacks.checkpoint.every_n_steps=3"]
+    terminal.run(*terminal.settings, "hydra.run.dir=once")
+    process = terminal.start(*terminal.settings, "hydra.run.dir=parts")
+    terminal.end(process, signal.SIGKILL, after="iteration 10 of")
+    places = []
+    for _ in range(19):
+        process = terminal.start("resume=parts")
+        deadline = time.monotonic() + 240
+        while "real images" not in terminal.said.read_text():  # it trains from here on
+            assert process.poll() is None and time.monotonic() < deadline, terminal.said.read_text()
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        places.append(contents(tmp_path / "parts")["global_step"])
+    assert places == sorted(places) and places[-1] > places[0]  # it gets on, and loses nothing that was saved
+    terminal.run("resume=parts")
+    assert differences(contents(tmp_path / "once"), contents(tmp_path / "parts")) == []
 
 
 # --- What it may not change ------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ class Interrupt(Callback):
     def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
 
+    def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        # Lightning has put its own in place meanwhile, which broadcasts from within the handler and hangs.
+        signal.signal(signal.SIGTERM, self._handle)
+
     def teardown(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
