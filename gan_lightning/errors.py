@@ -131,7 +131,7 @@ def _explain_os_error(error: OSError, folder: str | None) -> str:
         kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder else ""
         return f"{name}: the disk is full ({free}); make room or choose another with hydra.run.dir=…{kept}"
     reason = (error.strerror or str(error)).lower()
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return f"{name}: {reason}; choose another folder with hydra.run.dir=… (runs) or data.root=… (data)"
     return f"{name}: {reason}" if error.filename else str(error)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.ema import EMA
+from gan_lightning.latent import draw
 from gan_lightning.losses import NonSaturating
 from gan_lightning.penalties import R1
 from gan_lightning.randomness import derive_seed
@@ -179,10 +180,9 @@ class GAN(LightningModule):
         Layers that look at their batch are in evaluation mode: one z gives one image, whatever stands beside it.
 
         Returns:
-            (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device.
+            (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device, whatever num.
         """
-        z = torch.randn(num, self.latent_dim, generator=torch.Generator().manual_seed(seed))
-        return self.generate(z.to(self.device))
+        return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device))
 
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""

@@ -1,7 +1,9 @@
 """Pixels: the only place that knows that images are uint8 outside the networks and [-1, 1] inside."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
@@ -44,17 +46,38 @@ def grid(images: Tensor, nrow: int = 8) -> Tensor:
     return make_grid(to_uint8(images), nrow=nrow, padding=2, pad_value=64)
 
 
+def enlarge(images: Tensor, size: int = 128) -> Tensor:
+    """Repeat every pixel until the shorter side has at least `size`: (..., H, W) -> (..., k * H, k * W)."""
+    factor = -(-size // min(images.shape[-2:]))
+    return images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
 def save_png(picture: Tensor, path: Path) -> None:
     """Write one picture, (C, H, W) uint8."""
     to_pil_image(picture.cpu()).save(path, format="PNG")
 
 
-def save_gif(frames: list[Tensor], path: Path, seconds: float = 6.0) -> None:
-    """Write an endless animation that takes `seconds` to play; its last frame stays for one second.
+def save_gif(frames: Sequence[Tensor], path: Path, seconds: float = 6.0, pause: bool = True) -> None:
+    """Write an endless animation that takes `seconds` to play.
 
     Args:
         frames: pictures of one size, (C, H, W) uint8.
+        pause: whether the last frame stays for one second.
     """
     pictures = [to_pil_image(frame.cpu()) for frame in frames]
-    durations = [max(20, int(1000 * seconds / len(pictures)))] * (len(pictures) - 1) + [1000]  # ms
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    durations = [max(20, int(1000 * seconds / len(pictures)))] * len(pictures)  # ms
+    if pause:
+        durations[-1] = 1000
+    pictures[0].save(path, format="GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+
+
+def save_npy(batches: Iterable[Tensor], shape: Sequence[int], path: Path) -> None:
+    """Write an array of `shape`, (N, C, H, W) float32, batch by batch.
+
+    Not through a memory map, which a full disk kills without a word.
+    """
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for images in batches:
+            file.write(images.contiguous().numpy().astype("<f4", copy=False).data)

@@ -1,7 +1,47 @@
-"""Walks through the latent space."""
+"""Points of the latent space, and walks through it. Shapes: N points, Z latent."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+BLOCK = 1024  # points at a time; a multiple of 16, the numbers that torch draws together
+
+
+def draw(num: int, latent_dim: int, seed: int, truncation: float | None = None) -> Iterator[Tensor]:
+    """z ~ N(0, I), block by block: a million of them need no more memory than a thousand.
+
+    With `truncation`, numbers outside of [-truncation, truncation] are drawn anew until they lie inside; the others
+    stay as they are. Brock et al. 2019, section 3.1. https://arxiv.org/abs/1809.11096
+
+    Returns:
+        Blocks of up to 1024 rows, together (num, Z) float32: those of `GAN.sample(num, seed)`.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    for start in range(0, num, BLOCK):
+        rows = min(BLOCK, num - start)
+        # A block is drawn whole and cut, so that it does not depend on num: the last 16 of other than a multiple of 16
+        # numbers are a draw of their own.
+        z = torch.randn(BLOCK, latent_dim, generator=noise)
+        while truncation and (outside := z.abs() > truncation).any():
+            z[outside] = torch.randn(int(outside.sum()), generator=noise)
+        yield z[:rows]
+
+
+def walk(points: Tensor, steps: int, ends: bool = False) -> Iterator[Tensor]:
+    """The round trip from each point to the next and from the last one back to the first, block by block.
+
+    Args:
+        points: (N, Z).
+        steps: images on each of the N ways.
+        ends: the last image of a way is the first of the next one; otherwise the one before that.
+
+    Returns:
+        Blocks of whole ways, together (N * steps, Z).
+    """
+    size = max(1, BLOCK // steps)
+    for start, end in zip(points.split(size), points.roll(-1, dims=0).split(size), strict=True):
+        yield slerp(start, end, steps if ends else steps + 1)[:, :steps].flatten(0, 1)
 
 
 def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
@@ -17,7 +57,9 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
         (N, steps, Z).
     """
     cosine = torch.nn.functional.cosine_similarity(start, end, dim=1).clamp(-1, 1)
-    angle = cosine.acos().clamp_min(1e-6).view(-1, 1, 1)
+    angle = cosine.acos().view(-1, 1, 1)
+    straight = angle.sin() < 1e-3  # on one line with the origin, as all z of latent_dim=1 are
     t = torch.linspace(0, 1, steps, device=start.device, dtype=start.dtype).view(1, -1, 1)
     start, end = start.unsqueeze(1), end.unsqueeze(1)
-    return ((1 - t) * angle).sin() / angle.sin() * start + (t * angle).sin() / angle.sin() * end
+    from_start, from_end = (torch.where(straight, s, (s * angle).sin() / angle.sin()) for s in (1 - t, t))
+    return from_start * start + from_end * end

@@ -118,7 +118,7 @@ def test_defaults_of_constructors_are_those_of_conf(compose):
     """Two sources of one number drift apart: without Hydra a user gets the same GAN."""
     from inspect import signature
 
-    from hydra.utils import get_class
+    from hydra.utils import get_object
     from omegaconf import DictConfig, ListConfig
 
     different = []
@@ -127,8 +127,8 @@ def test_defaults_of_constructors_are_those_of_conf(compose):
         if not isinstance(node, DictConfig):
             return
         target = node.get("_target_", "")
-        if str(target).startswith("gan_lightning.") and isinstance(get_class(target), type):
-            for name, parameter in signature(get_class(target)).parameters.items():
+        if str(target).startswith("gan_lightning.") and isinstance(get_object(target), type):
+            for name, parameter in signature(get_object(target)).parameters.items():
                 if name in node and parameter.default is not parameter.empty:
                     value, default = node[name], parameter.default
                     if isinstance(value, ListConfig):

@@ -1,14 +1,23 @@
+import io
+import shutil
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
+from rich.console import Console
 from test_checkpoint import trained
-from test_gan import SHAPE
+from test_gan import LATENT_DIM, SHAPE
+from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning.ema import EMA
-from gan_lightning.images import grid
-from gan_lightning.sample import main
+from gan_lightning.gan import GAN
+from gan_lightning.images import enlarge, grid, to_uint8
+from gan_lightning.latent import BLOCK, draw, slerp, walk
+from gan_lightning.sample import STEPS, main, show_progress
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +85,192 @@ def test_format_decides_what_is_written_not_the_name(run, sample, tmp_path, name
     assert picture(tmp_path / name).shape == (3, SHAPE[1] + 4, 2 * (SHAPE[2] + 2) + 2)
 
 
-@pytest.mark.parametrize("setting", ["n=0", "n=-3", "n=1.5", "nrow=0", "format=jpg"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("n=0", "n=-3", "n=1.5", "n=True", "nrow=0", "seed=0.5", "seed=-1", "format=jpg", "interpolate=often"),
+        *("truncation=0", "truncation=-0.7", "truncation=nan", "truncation=low"),
+    ],
+)
 def test_value_out_of_range_is_refused_by_its_key(run, sample, setting):
     with pytest.raises(ValueError, match=f"^{setting} must be "):
         sample(f"ckpt={run[0]}", setting)
+
+
+@pytest.mark.parametrize(
+    "settings, line",
+    [
+        (["n=10001"], "n=10001 makes 10,001 images, and format=png holds up to 10,000; draw fewer, or use format=npy"),
+        (["n=501", "format=gif"], "n=501 makes 10,020 images, and format=gif holds up to 10,000"),
+        (["n=101", "nrow=100", "interpolate=true"], "n=101 makes 10,100 images"),
+        (["n=1", "interpolate=true"], "n=1 must be 2 or more for a walk"),
+        (["interpolate=false", "format=gif"], "interpolate=false must be true for format=gif"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(run, sample, settings, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        sample(f"ckpt={run[0]}", *settings)
+
+
+def test_folder_in_place_of_a_file_is_refused_before_anything_is_drawn(run, sample, tmp_path):
+    with pytest.raises(ValueError, match=r"^out=.* is a folder; name a file, such as out=.*/images\.png$"):
+        sample(f"ckpt={run[0]}", f"out={tmp_path}")
+
+
+# --- Many images -------------------------------------------------------------------------------------------
+
+
+def test_many_images_go_through_the_network_in_batches(run, sample, tmp_path, monkeypatch):
+    folder, gan = run
+    sizes, generate = [], GAN.generate
+    monkeypatch.setattr(GAN, "generate", lambda self, z: sizes.append(len(z)) or generate(self, z))
+    sample(f"ckpt={folder}", f"n={2 * BLOCK + 100}", "format=npy", f"out={tmp_path}/x.npy")
+    assert sum(sizes) >= 2 * BLOCK + 100 and max(sizes) <= BLOCK
+    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(2 * BLOCK + 100))
+
+
+def test_first_images_of_many_are_those_of_few(run, sample, tmp_path):
+    for num in 7, BLOCK, BLOCK + 8:
+        sample(f"ckpt={run[0]}", f"n={num}", "format=npy", f"out={tmp_path}/{num}.npy")
+    few, block, many = (torch.from_numpy(np.load(tmp_path / f"{num}.npy")) for num in (7, BLOCK, BLOCK + 8))
+    assert_close(few, many[:7])  # a batch of another size may round otherwise
+    assert_close(block, many[:BLOCK])
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3, 4, 17, 100])
+def test_noise_is_one_stream_whatever_the_number(latent_dim):
+    def noise(num, **settings):
+        return torch.cat(list(draw(num, latent_dim, seed=5, **settings)))
+
+    many = noise(2 * BLOCK + 5)
+    for num in 1, 2, 7, 16, 48, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK + 3:
+        assert torch.equal(noise(num), many[:num])
+    for num in 1, 7, BLOCK, BLOCK + 1:
+        assert torch.equal(noise(num, truncation=0.5), noise(2 * BLOCK, truncation=0.5)[:num])
+    assert torch.unique(many).numel() > 0.99 * many.numel()  # no block is another one's copy
+
+
+@pytest.mark.parametrize("format", ["png", "gif", "npy"])
+def test_failure_on_the_way_leaves_the_file_that_was_there_and_no_other(run, sample, tmp_path, monkeypatch, format):
+    def fail(self, z):
+        if len(z) > 1:
+            raise KeyboardInterrupt
+        return torch.zeros(1, *SHAPE)
+
+    monkeypatch.setattr(GAN, "generate", fail)
+    (tmp_path / "x").write_text("before")
+    with pytest.raises(KeyboardInterrupt):
+        sample(f"ckpt={run[0]}", "n=2", f"format={format}", f"out={tmp_path}/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").read_text() == "before"
+
+
+def test_array_that_does_not_fit_on_the_disk_is_refused_before_it_is_drawn(run, sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
+    with pytest.raises(
+        ValueError, match=r"^n=1000000 makes 0\.3 GB, and out=.*x\.npy has room for 0\.1 GB; draw fewer"
+    ):
+        sample(f"ckpt={run[0]}", "n=1000000", "format=npy", f"out={tmp_path}/x.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_progress_is_shown_on_a_terminal_and_only_after_two_seconds(monkeypatch, terminal, seconds):
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: seconds * next(clock))
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, force_interactive=terminal)
+    batches = [torch.zeros(5, *SHAPE)] * 3
+    assert len(list(show_progress(batches, 15, console))) == 3
+    assert ("images" in screen.getvalue()) == (terminal and seconds > 1)
+
+
+# --- Walks -------------------------------------------------------------------------------------------------
+
+
+def way(gan, num, steps):
+    """The points of a walk, both ends of every way included: (num, steps, Z)."""
+    (points,) = draw(num, LATENT_DIM, seed=0)
+    return slerp(points, points.roll(-1, dims=0), steps)
+
+
+def test_walk_as_an_array_leads_through_the_samples_and_back_to_the_first(run, sample, tmp_path):
+    folder, gan = run
+    sample(f"ckpt={folder}", "n=3", "interpolate=true", "format=npy", f"out={tmp_path}/x.npy")
+    images = torch.from_numpy(np.load(tmp_path / "x.npy"))
+    assert images.shape == (3 * STEPS, *SHAPE)
+    assert_close(images[::STEPS], gan.sample(3))
+    assert_close(images, gan.generate(way(gan, 3, STEPS + 1)[:, :-1].flatten(0, 1)))
+    jumps = (images - images.roll(1, dims=0)).flatten(1).norm(dim=1)
+    assert jumps[0] < 2 * jumps[1:].max()  # from the last image to the first as well
+
+
+def test_walk_as_a_grid_has_a_way_in_each_row(run, sample, tmp_path):
+    folder, gan = run
+    sample(f"ckpt={folder}", "n=3", "nrow=5", "interpolate=true", f"out={tmp_path}/x.png")
+    assert torch.equal(picture(tmp_path / "x.png"), grid(gan.generate(way(gan, 3, 5).flatten(0, 1)), nrow=5))
+
+
+def test_gif_is_an_endless_walk_of_a_second_from_sample_to_sample(run, sample, tmp_path):
+    folder, gan = run
+    sample(f"ckpt={folder}", "n=3", "format=gif", f"out={tmp_path}/x")
+    expected = enlarge(to_uint8(gan.sample(3)))
+    with Image.open(tmp_path / "x") as gif:
+        assert gif.format == "GIF" and gif.info["loop"] == 0
+        frames, at = {}, 0
+        for frame in ImageSequence.Iterator(gif):
+            frames[at] = pil_to_tensor(frame.convert("L"))
+            at += frame.info["duration"]  # frames that look alike are stored as one
+    assert at == 3000 and len(frames) > 3
+    for second in range(3):
+        assert torch.equal(frames[max(at for at in frames if at <= 1000 * second)], expected[second])
+    assert frames[0].shape == (1, 128, 128)
+
+
+def test_gif_lies_beside_the_other_pictures(run, sample):
+    sample(f"ckpt={run[0]}", "n=2", "seed=3", "format=gif")
+    assert (run[0] / "samples" / "seed_3.gif").exists()
+
+
+def test_walk_on_a_line_stays_between_its_points():
+    """In one dimension two z lie in the same direction from the origin, or in opposite ones."""
+    points = torch.tensor([[1.0], [-2.0], [-0.5]])
+    path = torch.cat(list(walk(points, steps=4)))
+    assert_close(path[:, 0], torch.tensor([1, 0.25, -0.5, -1.25, -2, -1.625, -1.25, -0.875, -0.5, -0.125, 0.25, 0.625]))
+
+
+def test_long_walk_comes_in_blocks():
+    points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    blocks = list(walk(points, steps=STEPS))
+    assert len(blocks) > 1 and max(len(block) for block in blocks) <= BLOCK
+    assert_close(torch.cat(blocks)[::STEPS], points)
+
+
+# --- Truncation --------------------------------------------------------------------------------------------
+
+
+def test_truncated_noise_is_a_normal_one_cut_off():
+    (z,) = draw(BLOCK, 100, seed=0)
+    (cut,) = draw(BLOCK, 100, seed=0, truncation=0.7)
+    inside = z.abs() <= 0.7
+    assert torch.equal(cut[inside], z[inside])  # only what lies outside is drawn anew
+    assert cut.abs().max() <= 0.7 and not torch.equal(cut, z.clamp(-0.7, 0.7))
+    normal = torch.distributions.Normal(0, 1)
+    t = torch.tensor(0.7)
+    mass = 2 * normal.cdf(t) - 1
+    variance = 1 - 2 * t * normal.log_prob(t).exp() / mass
+    assert_close(cut.var(), variance, rtol=0.02, atol=0)
+    assert_close((cut < 0.3).float().mean(), (normal.cdf(torch.tensor(0.3)) - normal.cdf(-t)) / mass, rtol=0, atol=0.01)
+
+
+def test_truncation_draws_images_nearer_to_the_middle(run, sample, tmp_path):
+    folder, gan = run
+    for value in "null", "0.5", "9":
+        sample(f"ckpt={folder}", "n=16", "format=npy", f"truncation={value}", f"out={tmp_path}/{value}.npy")
+    free, cut, wide = (torch.from_numpy(np.load(tmp_path / f"{value}.npy")) for value in ("null", "0.5", "9"))
+    assert torch.equal(cut, gan.generate(next(draw(16, LATENT_DIM, 0, truncation=0.5))))
+    assert cut.std(0).mean() < 0.8 * free.std(0).mean()
+    assert torch.equal(wide, free)  # nothing lies outside
 
 
 def test_mistake_is_one_line_on_the_terminal(run, run_cli):

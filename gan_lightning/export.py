@@ -1,0 +1,108 @@
+"""Write a trained generator to a file that runs without this package: checkpoint -> ONNX or torch.export."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_lightning.cli import command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+NAMES = {"onnx": "generator.onnx", "torch": "generator.pt2"}
+NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by torch's exporter, and to try what it wrote
+TOLERANCE = 1e-4  # of images in [-1, 1], where one step of 256 is 8e-3
+
+
+@command("export")
+def main(config: DictConfig) -> None:
+    if config.format not in NAMES:
+        raise ValueError(f"format={config.format} must be onnx or torch")
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if config.format == "onnx" and missing:
+        raise ValueError(
+            f"format=onnx needs {' and '.join(missing)}: pip install 'gan-lightning[export]'; or use format=torch"
+        )
+
+    import torch
+
+    from gan_lightning.checkpoint import load_gan
+    from gan_lightning.runs import find_checkpoint, run_folder
+
+    file = find_checkpoint(config.ckpt)
+    out = Path(config.out or run_folder(file) / "export" / NAMES[config.format]).expanduser()
+    if out.is_dir():
+        raise ValueError(f"out={out} is a folder; name a file, such as out={out / NAMES[config.format]}")
+    gan = load_gan(file)
+    generator = gan.ema.generator if gan.ema and gan.ema.generator else gan.generator
+    noise = torch.Generator().manual_seed(0)
+    batches = [torch.randn(size, gan.latent_dim, generator=noise) for size in (1, 7)]
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f"{out.name}.part")
+    try:
+        write(generator, batches[-1], part, config.format)
+        exported = load(part, config.format)
+        difference = torch.cat([exported(z) - gan.generate(z) for z in batches]).abs().max().item()
+        if not difference <= TOLERANCE:  # nan neither
+            raise ValueError(
+                f"format={config.format}: the exported generator's images differ from PyTorch's by {difference:.1e}, "
+                f"over {TOLERANCE:.0e}, and are not kept; try format={'torch' if config.format == 'onnx' else 'onnx'}"
+            )
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    log.info("generator of %s -> %s", file, out)
+    log.info("largest difference from PyTorch's images, on batches of 1 and 7: %.1e", difference)
+
+
+def write(generator: nn.Module, z: Tensor, path: Path, format: str) -> None:
+    """Trace the generator on (B, Z) latents, and write it for any B."""
+    import torch
+
+    if format == "torch":
+        batch = torch.export.Dim("batch")
+        program = torch.export.export(generator, (z,), dynamic_shapes={"z": {0: batch}})
+        with path.open("wb") as file:  # given a name, torch insists on .pt2
+            torch.export.save(program, file)
+    else:
+        for name in "onnx_ir", "onnxscript":  # they report every pass of their optimizer
+            logging.getLogger(name).setLevel(logging.WARNING)
+        torch.onnx.export(
+            generator,
+            (z,),
+            path,
+            input_names=["z"],
+            output_names=["images"],
+            dynamic_shapes={"z": {0: "batch"}},
+            dynamo=True,
+            external_data=False,  # weights in the same file
+            verbose=False,
+        )
+
+
+def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
+    """What was written, as its user runs it: (B, Z) -> (B, C, H, W)."""
+    import torch
+
+    if format == "torch":
+        with path.open("rb") as file:
+            return torch.export.load(file).module()
+
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda z: torch.from_numpy(session.run(["images"], {"z": z.numpy()})[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

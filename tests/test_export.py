@@ -1,0 +1,140 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_gan import LATENT_DIM, SHAPE, small_gan
+from torch.testing import assert_close
+
+from gan_lightning import export
+from gan_lightning.ema import EMA
+from gan_lightning.models import mlp
+from gan_lightning.models.dcgan import Generator as DCGAN
+
+MLP = mlp.Generator
+ARGUMENTS = {"latent_dim": LATENT_DIM, "image_shape": list(SHAPE)}
+SMALL = {MLP: {"hidden": [8]}, DCGAN: {"base_channels": 4}}
+
+
+def make_run(folder, network=DCGAN):
+    """A run folder with a checkpoint whose weights, averages and statistics all differ; and its GAN."""
+    generator = {"_target_": f"{network.__module__}.Generator", **ARGUMENTS, **SMALL[network]}
+    discriminator = {"_target_": "gan_lightning.models.mlp.Discriminator", "image_shape": list(SHAPE), "hidden": [16]}
+    gan = small_gan(
+        generator=network(**ARGUMENTS, **SMALL[network]),
+        discriminator=mlp.Discriminator(SHAPE, hidden=[16]),
+        networks={"generator": generator, "discriminator": discriminator},
+        ema=EMA(),
+    )
+    gan.ema.generator(3 * torch.randn(64, LATENT_DIM) + 1)  # BatchNorm's statistics
+    with torch.no_grad():
+        for weight in gan.generator.parameters():
+            weight.add_(1)
+    checkpoint = {"state_dict": gan.state_dict()}
+    gan.on_save_checkpoint(checkpoint)
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
+    return folder, gan
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "outputs" / "dcgan-mnist" / "some-run")
+
+
+@pytest.fixture
+def write(compose):
+    return lambda *overrides: export.main(compose(*overrides, config_name="export"))
+
+
+@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+def test_onnx_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp_path, write, network, caplog):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, gan = make_run(tmp_path / "run", network)
+    with caplog.at_level("INFO"):
+        write(f"ckpt={folder}")
+    assert {record.name for record in caplog.records} == {"gan_lightning.export"}
+    assert [path.name for path in (folder / "export").iterdir()] == ["generator.onnx"]  # the weights are in it
+    assert "largest difference from PyTorch's images, on batches of 1 and 7: " in caplog.messages[-1]
+    session = onnxruntime.InferenceSession(folder / "export" / "generator.onnx", providers=["CPUExecutionProvider"])
+    (z_input,), (output,) = session.get_inputs(), session.get_outputs()
+    assert (z_input.name, z_input.type, z_input.shape[1:]) == ("z", "tensor(float)", [LATENT_DIM])
+    assert (output.name, output.type, output.shape[1:]) == ("images", "tensor(float)", list(SHAPE))
+    for size in 1, 2, 33:
+        z = torch.randn(size, LATENT_DIM)
+        (images,) = session.run(None, {"z": z.numpy()})
+        assert_close(torch.from_numpy(images), gan.generate(z), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+def test_torch_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp_path, write, network):
+    folder, gan = make_run(tmp_path / "run", network)
+    write(f"ckpt={folder}", "format=torch")
+    assert [path.name for path in (folder / "export").iterdir()] == ["generator.pt2"]
+    generator = torch.export.load(folder / "export" / "generator.pt2").module()
+    for size in 1, 2, 33:
+        z = torch.randn(size, LATENT_DIM)
+        assert_close(generator(z), gan.generate(z), rtol=0, atol=1e-6)
+
+
+def test_torch_file_loads_where_this_package_cannot_be_imported(run, write, tmp_path, monkeypatch):
+    folder, gan = run
+    write(f"ckpt={folder}", "format=torch", f"out={tmp_path}/new/g.pt2")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gan_lightning"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    generator = torch.export.load(tmp_path / "new" / "g.pt2").module()
+    assert_close(generator(torch.ones(3, LATENT_DIM)), gan.generate(torch.ones(3, LATENT_DIM)))
+
+
+def test_file_that_makes_other_images_is_refused_and_removed(run, write, tmp_path, monkeypatch):
+    def write_wrongly(generator, z, path, format):
+        path.touch()
+
+    monkeypatch.setattr(export, "write", write_wrongly)
+    monkeypatch.setattr(export, "load", lambda path, format: lambda z: run[1].generate(z) + 2e-4)
+    (tmp_path / "x").write_text("before")
+    with pytest.raises(ValueError, match=r"^format=torch: .* differ from PyTorch's by 2\.0e-04, over 1e-04"):
+        write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}/x")
+    assert (tmp_path / "x").read_text() == "before" and not list(tmp_path.glob("x.*"))
+    monkeypatch.setattr(export, "load", lambda path, format: lambda z: run[1].generate(z) * torch.nan)
+    with pytest.raises(ValueError, match="differ from PyTorch's by nan"):
+        write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}/x")
+
+
+def test_missing_package_is_named_with_the_command_that_installs_it(run, write, monkeypatch):
+    for name in "onnx", "onnxruntime", "onnxscript":
+        monkeypatch.setitem(sys.modules, name, sys)  # there
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # not there
+    with pytest.raises(ValueError, match=r"^format=onnx needs onnxruntime: pip install 'gan-lightning\[export\]'; or "):
+        write(f"ckpt={run[0]}")
+
+
+def test_unknown_format_and_folder_as_file_are_refused_by_their_keys(run, write, tmp_path):
+    with pytest.raises(ValueError, match=r"^format=tflite must be onnx or torch$"):
+        write(f"ckpt={run[0]}", "format=tflite")
+    with pytest.raises(ValueError, match=r"^out=.* is a folder; name a file, such as out=.*/generator\.pt2$"):
+        write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_newest_run_is_the_default_and_its_file_needs_nothing_of_ours(run, run_cli, format):
+    folder, project = run[0], run[0].parents[2]
+    result = run_cli(f"format={format}", module="gan_lightning.export", cwd=project)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert "outputs/dcgan-mnist/some-run/export/generator." in lines[0]
+    assert len(lines) == 2 and "largest difference" in lines[1] and not result.stderr
+    use = {
+        "onnx": "import onnxruntime; onnxruntime.InferenceSession(path).run(None, {'z': np.ones((3, 4), np.float32)})",
+        "torch": "import torch; torch.export.load(path).module()(torch.ones(3, 4))",
+    }
+    code = f"import sys; sys.modules['gan_lightning'] = None; import numpy as np; path = sys.argv[1]; {use[format]}"
+    file = next((folder / "export").iterdir())
+    subprocess.run([sys.executable, "-c", code, str(file)], cwd=folder, check=True)
+
+
+def test_mistake_is_one_line_on_the_terminal(run, run_cli):
+    result = run_cli("format=tflite", module="gan_lightning.export", cwd=run[0].parents[2])
+    assert result.returncode != 0
+    assert result.stderr.splitlines() == ["error: format=tflite must be onnx or torch"]

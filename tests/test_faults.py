@@ -1,0 +1,108 @@
+"""The faults of docs/faults.md that no other file tries: nothing is lost but what came after the last checkpoint."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import idx_files
+import pytest
+import torch
+from conftest import ROOT
+from test_resume import Terminal, contents, differences, train  # noqa: F401
+
+FILL_THE_DISK = """
+import resource, sys
+import torch
+from gan_lightning.checkpoint import AtomicCheckpointIO
+
+AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(10)}, sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a full disk does, at 100 kB of a file
+try:
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, sys.argv[1])
+except OSError as error:
+    print(error.errno, error.filename)
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole_and_no_half_one(tmp_path):
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    result = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, file],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    number, name = result.stdout.split()
+    assert int(number) > 0 and name == str(file), result.stderr
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+    assert torch.equal(torch.load(file, weights_only=True)["weights"], torch.zeros(10))
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line_before_training(run_cli, idx_data):
+    result = run_cli("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=/dev/null/run")
+    assert result.returncode != 0 and "iteration" not in result.stdout
+    (line,) = result.stderr.strip().splitlines()
+    assert "/dev/null/run" in line and "hydra.run.dir" in line
+
+
+def test_event_files_that_are_removed_are_missed_by_nobody(train):  # noqa: F811
+    once = contents(train("once"))
+    run = train("parts", "trainer.max_steps=10", "trainer.log_every_n_steps=1")
+    for file in run.glob("events.out.tfevents.*"):
+        file.unlink()
+    assert differences(once, contents(train("parts", "trainer.log_every_n_steps=1", resume=True))) == []
+    assert len(list(run.glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_data_file_that_has_changed_is_refused_before_training_goes_on(run_cli, tmp_path):
+    data = idx_files.write(tmp_path / "data")
+    small = ["trainer=debug", "metrics=none", *data, "hydra.run.dir=run", "trainer.max_steps=3"]
+    assert run_cli(*small).returncode == 0
+    before = contents(tmp_path / "run")
+    file = next((tmp_path / "data").glob("*train-images*"))
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 255
+    file.write_bytes(changed)
+    result = run_cli("resume=run", "trainer.max_steps=-1", timeout=120)
+    assert result.returncode == 1 and "SHA-256" in result.stderr
+    assert differences(before, contents(tmp_path / "run")) == []
+
+
+@pytest.mark.parametrize("victim", ["first", "second"])
+def test_a_killed_process_of_two_ends_the_run_within_30_seconds(tmp_path, idx_data, victim):
+    terminal = Terminal(tmp_path, idx_data)
+    process = terminal.start(*terminal.settings, "trainer.devices=2", "trainer.max_epochs=100000", "hydra.run.dir=run")
+    try:
+        deadline = time.monotonic() + 240
+        while "iteration 30 of" not in terminal.said.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, terminal.said.read_text()
+            time.sleep(0.05)
+        (child,) = children(process.pid)
+        os.kill(process.pid if victim == "first" else child, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while (running(process.pid) or running(child)) and time.monotonic() < deadline:
+            process.poll()
+            time.sleep(0.1)
+        assert not running(process.pid) and not running(child), "a process is left"
+    finally:
+        if running(process.pid) or running(child):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert contents(tmp_path / "run")["global_step"] >= 28  # the last checkpoint is whole
+
+
+def children(pid):
+    found = subprocess.run(["pgrep", "-P", str(pid), "-f", "gan_lightning"], capture_output=True, text=True)
+    return [int(word) for word in found.stdout.split()]
+
+
+def running(pid):
+    """Is there such a process, and does it do more than wait for its parent to ask how it ended?"""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
