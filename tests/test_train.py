@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from hydra.utils import instantiate
+from lightning import Callback
 
 from gan_lightning.checkpoint import load_gan
-from gan_lightning.train import main
+from gan_lightning.train import build_gan, build_trainer, main
 
 ONE = ("trainer.max_steps=1", "trainer.log_every_n_steps=1")  # iteration
 SCALARS = ("loss/discriminator", "loss/generator", "loss/penalty")
@@ -236,3 +238,30 @@ def test_initial_weights_follow_from_the_seed(compose):
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not torch.equal(first.generator.layers[0].weight, other.generator.layers[0].weight)
+
+
+def test_observing_changes_nothing(compose, tmp_path):
+    """Curves, pictures, average, scores, checkpoints: with all of them and with none, the same bits."""
+
+    def final_weights(name, *overrides):
+        trained = []
+
+        class Keep(Callback):
+            def on_train_end(self, trainer, gan):
+                trained.append({key: value.clone() for key, value in gan.state_dict().items() if key[:4] != "ema."})
+
+        config = compose("trainer.max_epochs=2", "trainer.limit_train_batches=4", *overrides, folder=tmp_path / name)
+        trainer = build_trainer(config, Keep())
+        trainer.fit(build_gan(config), instantiate(config.data))
+        return trained[0]
+
+    scores = ("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1")
+    often = ("logger=many", "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_steps=1", *scores)
+    watched = final_weights("watched", *often)
+    alone = final_weights(
+        *("alone", "logger=none", "metrics=none", "ema=null", "trainer.log_every_n_steps=1000"),
+        *(f"callbacks.{name}=null" for name in ("scalars", "console", "progress_bar", "pictures", "checkpoint")),
+    )
+    assert (tmp_path / "watched" / "checkpoints" / "best.ckpt").exists() and not (tmp_path / "alone").exists()
+    assert watched.keys() == alone.keys()
+    assert all(torch.equal(watched[key], alone[key]) for key in alone)
