@@ -40,7 +40,7 @@ BATCH_SIZE = 128
 PRINT_EVERY = 200  # iterations
 MAX_MEMORY_GB = 2.0
 
-NO_SCORES = "metrics=none"  # their cost is measured apart
+NO_SCORES = "metrics=none"  # the contestants have none either
 SAME_OBJECTIVE = ["reuse_fake=true", "penalty=none", "ema=null", f"data.batch_size={BATCH_SIZE}"]
 PROJECT = {
     "mlp": {"project": ["experiment=mlp_day24", NO_SCORES], "default": [NO_SCORES]},

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.runs import find_checkpoint, other_checkpoints
+from gan_lightning.runs import find_checkpoint, other_checkpoints, written_whole
 
 MODELS = "gan_lightning.models."
 # What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
@@ -41,21 +41,15 @@ class AtomicCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
         try:
-            with part.open("wb") as file:
+            with written_whole(Path(path)) as part, part.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())  # else a crash of the machine may leave the new name on an empty file
-            os.replace(part, path)
         except RuntimeError as error:
             if isinstance(cause := error.__context__, OSError):  # torch's writer hides a full disk behind its own words
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             raise
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = True) -> Any:
         return read_checkpoint(path)

@@ -85,7 +85,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         nonlocal exit_code
         del os.environ[FULL_ERROR]  # it is ours: processes that the job starts must not take it for the user's
         _log_warnings()
-        if _rank() > 0:
+        if rank() > 0:
             threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             main(config)
@@ -142,7 +142,8 @@ def _read_argv(config_name: str) -> argparse.Namespace:
     if args.config_path and "://" not in args.config_path:
         # People mean the folder they are in; Hydra takes the one of this package.
         absolute = os.path.abspath(args.config_path)
-        flags = [word.replace(args.config_path, absolute) for word in flags]
+        path = args.config_path
+        flags = [absolute if word == path else re.sub(rf"(?<==){re.escape(path)}$", absolute, word) for word in flags]
         args.config_path = absolute
         if not args.config_dir:  # A run's saved config has no hydra section; it logs as the run did.
             flags += ["--config-dir", str(conf_dir())]
@@ -154,18 +155,20 @@ def _read_argv(config_name: str) -> argparse.Namespace:
 
 def _resume(args: argparse.Namespace) -> None:
     """Where `resume=` is among the overrides, make the command line start from the config of that run."""
-    if not any(override.lstrip("+").startswith("resume=") for override in args.overrides):
+    if not any(override.startswith("resume=") for override in args.overrides):  # ++resume=: it is rewritten already
         return
-    if args.config_path:  # another rank, or a line that is rewritten already
-        return
-    if args.multirun:
-        raise ValueError("resume= goes on with one run; leave out -m")
+    if args.config_path or args.multirun:
+        flag = "--config-path" if args.config_path else "-m"
+        raise ValueError(f"resume= goes on with one run and its own config; leave out {flag}")
     from gan_lightning.resume import resumed_overrides
 
     if (place := resumed_overrides(args.overrides)) is not None:
+        flags = [word for word in sys.argv[1:] if word not in args.overrides]
         folder, overrides = place
         args.config_path, args.config_name, args.overrides = str(folder), "config", [*overrides, OUR_LOGGING]
-        flags = ["--config-path", str(folder), "--config-name", "config", "--config-dir", str(conf_dir())]
+        flags += ["--config-path", str(folder), "--config-name", "config"]
+        if not args.config_dir:
+            flags += ["--config-dir", str(conf_dir())]
         sys.argv[1:] = flags + args.overrides
 
 
@@ -206,20 +209,20 @@ def _describe_options(text: str) -> str:
 
 def _report(error: Exception) -> None:
     """One line to the terminal, the traceback to the log file."""
-    job, rank = HydraConfig.get(), _rank()
+    job, number = HydraConfig.get(), rank()
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
     line = explain(error, folder, overrides)
-    log.debug("rank %d failed: %s", rank, line, exc_info=error)  # the console starts at INFO
+    log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
         where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
         line = explain_type(job.job.config_name, overrides) or f"{line} (traceback {where})"
     if job.mode == RunMode.MULTIRUN:
         line = f"{shorten(folder)}: {line}"
-    if rank == 0:
+    if number == 0:
         _print(f"error: {line}")
     elif not _parent_ends(within=10):  # otherwise rank 0 failed as well, and has said why
-        _print(f"error: rank {rank}: {line}")
+        _print(f"error: rank {number}: {line}")
 
 
 def _log_warnings() -> None:
@@ -238,7 +241,7 @@ class RankZero(logging.Filter):
     """Lets the first of a run's processes speak, and no other. Used by conf/hydra/job_logging."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return _rank() == 0
+        return rank() == 0
 
 
 def run_name() -> str:
@@ -247,7 +250,8 @@ def run_name() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _from_rank_zero(now)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        return f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}"
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "0")  # a job that is queued again counts its steps anew
+        return f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}_{restarts}"
     return now
 
 
@@ -257,12 +261,12 @@ def _from_rank_zero(text: str) -> str:
 
     key = f"gan_lightning/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(minutes=5))
-    if _rank() == 0:
+    if rank() == 0:
         store.set(key, text)
     return store.get(key).decode()
 
 
-def _rank() -> int:
+def rank() -> int:
     """The number of this process as torchrun, Lightning or SLURM has set it."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if os.environ.get(name, "").isdigit():

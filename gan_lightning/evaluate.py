@@ -45,8 +45,8 @@ def main(config: DictConfig) -> None:
     extractor = instantiate(config.metrics.extractor)
     reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
     reference.check(config.num_samples)
-    blocks = [gan.validation_step(block, 0)["images"] for block in sample_blocks(config.num_samples)]
-    images = to_uint8(torch.cat(blocks)).cpu()
+    blocks = [to_uint8(gan.validation_step(block, 0)["images"]).cpu() for block in sample_blocks(config.num_samples)]
+    images = torch.cat(blocks)
     scores, control = score(images, reference), reference.control(config.num_samples)
 
     Console().print(as_table(scores, control))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -36,7 +35,7 @@ def main(config: DictConfig) -> None:
     import torch
 
     from gan_lightning.checkpoint import load_gan
-    from gan_lightning.runs import find_checkpoint, run_folder
+    from gan_lightning.runs import find_checkpoint, run_folder, written_whole
 
     file = find_checkpoint(config.ckpt)
     out = Path(config.out or run_folder(file) / "export" / NAMES[config.format]).expanduser()
@@ -47,9 +46,7 @@ def main(config: DictConfig) -> None:
     noise = torch.Generator().manual_seed(0)
     batches = [torch.randn(size, gan.latent_dim, generator=noise) for size in (1, 7)]
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with written_whole(out) as part:
         write(generator, batches[-1], part, config.format)
         exported = load(part, config.format)
         difference = torch.cat([exported(z) - gan.generate(z) for z in batches]).abs().max().item()
@@ -58,9 +55,6 @@ def main(config: DictConfig) -> None:
                 f"format={config.format}: the exported generator's images differ from PyTorch's by {difference:.1e}, "
                 f"over {TOLERANCE:.0e}, and are not kept; try format={'torch' if config.format == 'onnx' else 'onnx'}"
             )
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     log.info("generator of %s -> %s", file, out)
     log.info("largest difference from PyTorch's images, on batches of 1 and 7: %.1e", difference)
 

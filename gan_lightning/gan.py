@@ -49,7 +49,7 @@ class GAN(LightningModule):
         networks: the config that builds the two networks, kept in checkpoints so that they can be loaded alone.
 
     Raises:
-        ValueError: if latent_dim or n_critic is below 1.
+        ValueError: if latent_dim or n_critic is below 1, or max_gradient_norm is not positive.
     """
 
     def __init__(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
+from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder, written_whole
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -30,25 +31,35 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
     wanted = [override.value() for override in parsed if override.key_or_group == "resume"]
     if not wanted or wanted[-1] is None:
         return None
+    if any(override.is_sweep_override() for override in parsed):
+        raise ValueError(
+            f"resume={wanted[-1]}: a comma stands for several runs; quote a value that has one: \"key='a,b'\""
+        )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
-    kept, refused = [], []
+    kept, refused, ends = [], [], {}
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
         if key == "resume":
             continue
         if key in groups():
             if chosen_options(run).get(key) != override.value():
-                refused.append(text)
+                watching = key in ("callbacks", "logger", "metrics")
+                refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
         elif key.startswith(OBSERVERS):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            (kept if key in ENDS and not _has_end_in_schedule(config) else refused).append(text)
+            may_move = key in ENDS and not _has_end_in_schedule(config)
+            (kept if may_move else refused).append(text)
+            if may_move:
+                ends[key] = override.value()
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
             "or start a new one without resume="
         )
+    if ends:
+        _move_end(run / ".hydra" / "config.yaml", ends)
     place = [f"hydra.run.dir={_quote(run)}", "hydra.output_subdir=null", f"++resume={_quote(file)}"]
     return run / ".hydra", [*kept, *place]
 
@@ -60,10 +71,18 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
 
 def _has_end_in_schedule(config: DictConfig) -> bool:
     """Does the learning rate of an iteration depend on how many there are to be?"""
-    return not OmegaConf.select(config, "schedule._target_", default="Constant").endswith("Constant")
+    return not config.schedule._target_.endswith("Constant")
+
+
+def _move_end(file: Path, ends: dict[str, Any]) -> None:
+    """Write a run's new end to its config, for the next time that it is resumed."""
+    config = OmegaConf.load(file)
+    for key, value in ends.items():
+        OmegaConf.update(config, key, value)
+    with written_whole(file) as part:
+        OmegaConf.save(config, part)
 
 
 def _quote(path: Path) -> str:
     """For Hydra's grammar, which knows blanks, commas and the like as signs of its own."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(str(path), Quote.single).with_quotes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -34,7 +33,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning import images
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.latent import draw, walk
-    from gan_lightning.runs import find_checkpoint, run_folder
+    from gan_lightning.runs import find_checkpoint, run_folder, written_whole
 
     file = find_checkpoint(config.ckpt)
     out = Path(config.out or run_folder(file) / "samples" / f"seed_{config.seed}.{config.format}").expanduser()
@@ -46,9 +45,7 @@ def main(config: DictConfig) -> None:
         latents = walk(torch.cat(list(latents)), steps, ends=config.format == "png")
     batches = show_progress(map(gan.generate, latents), num)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with written_whole(out) as part:
         if config.format == "npy":
             image = gan.generate(torch.zeros(1, gan.latent_dim))[0]
             needed, free = num * image.nbytes, shutil.disk_usage(out.parent).free
@@ -63,9 +60,6 @@ def main(config: DictConfig) -> None:
             images.save_gif(frames, part, seconds=config.n, pause=False)
         else:
             images.save_png(images.grid(torch.cat(list(batches)), config.nrow), part)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
     log.info("%d images of %s -> %s", num, file, out)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gan_lightning.cli import command
+from gan_lightning.cli import command, rank
 from gan_lightning.paths import shorten
 
 if TYPE_CHECKING:
@@ -30,22 +33,66 @@ def main(config: DictConfig) -> None:
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import read_checkpoint
 
-    earlier = read_checkpoint(config.resume, "resume")["global_step"] if config.resume else 0  # iterations
+    earlier = check_end(config, read_checkpoint(config.resume, "resume")) if config.resume else 0
     gan = build_gan(config)
     data = instantiate(config.data)
     trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)
     started = time.perf_counter()
-    trainer.fit(gan, data, ckpt_path=config.resume)
+    with alone_in(Path(config.trainer.default_root_dir)):
+        try:
+            trainer.fit(gan, data, ckpt_path=config.resume)
+        except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
+            raise KeyboardInterrupt from None
     seconds = time.perf_counter() - started
-    if config.resume and trainer.global_step == earlier and not interrupt.caught:
-        raise ValueError(
-            f"resume={shorten(config.resume)}: the run has done all of its {earlier} iterations; "
-            f"for more of them add trainer.max_epochs={config.trainer.max_epochs + 10}"
-        )
     if trainer.is_global_zero:
         report(config, trainer, seconds, images=(trainer.global_step - earlier) * data.batch_size)
     if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
         raise KeyboardInterrupt
+
+
+def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
+    """The iterations that a run to be resumed has done.
+
+    Raises:
+        ValueError: if there are none left to do.
+    """
+    iterations = checkpoint["global_step"]
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    for key, done in ("max_epochs", epochs), ("max_steps", iterations):
+        end = config.trainer[key]
+        if end != -1 and done >= end:
+            raise ValueError(
+                f"resume={shorten(config.resume)}: the run is at its end, trainer.{key}={end}; "
+                f"to go on where the schedule does not forbid it: trainer.{key}={done + max(1, done // 5)}"
+            )
+    return iterations
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Two trainings in one folder would tear each other's files apart.
+
+    Raises:
+        ValueError: if another one is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    if rank() > 0:  # its first process holds the lock
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"hydra.run.dir={shorten(folder)}: another training is at work there; wait, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
 def build_gan(config: DictConfig) -> GAN:
@@ -87,8 +134,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from hydra.types import RunMode
     from hydra.utils import instantiate
     from lightning.pytorch.callbacks import Checkpoint
+    from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-    from gan_lightning.callbacks.alarms import Alarms
     from gan_lightning.callbacks.console import ProgressBar
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.tensorboard import Dashboard
@@ -106,7 +153,15 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
             f"trainer.gradient_clip_val={config.trainer.gradient_clip_val}: Lightning cannot clip for two optimizers; "
             f"use max_gradient_norm={config.trainer.gradient_clip_val}"
         )
+    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+    if processes > 1 and config.trainer.devices in (1, "1") and config.trainer.num_nodes == 1:
+        raise ValueError(
+            f"trainer.devices=1: the launcher has started {processes} processes, and each would train alone; "
+            f"add trainer.devices=<processes on a node>, and trainer.num_nodes where there are several"
+        )
     plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves from within a signal's handler, mid-iteration
     settings: dict[str, Any] = {"plugins": plugins}
     several = config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
     if several and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -127,13 +182,14 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     watchers.append(Dashboard(plain(config), dict(choices)))
     if config.metrics:
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
-        watchers += [evaluation, Alarms()]
+        watchers.insert(0, evaluation)  # before the alarms, which read its scores
     else:
         settings["limit_val_batches"] = 0
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")  # metrics=none says so
     logger = [
         instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})
         for block in plain(config.logger).values()
+        if block
     ]
     return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
 
@@ -162,6 +218,7 @@ def report(config: DictConfig, trainer: Trainer, seconds: float, images: int) ->
     """
     from gan_lightning.callbacks.console import format_seconds
     from gan_lightning.callbacks.scalars import final_scores
+    from gan_lightning.runs import written_whole
 
     scores = final_scores(trainer)
     earlier_seconds = getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
@@ -175,7 +232,8 @@ def report(config: DictConfig, trainer: Trainer, seconds: float, images: int) ->
         "command": rerun_command(config),
     }
     folder = Path(trainer.default_root_dir)
-    (folder / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
+    with written_whole(folder / "metrics.json") as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
 
     name = shlex.quote(shorten(folder))
     duration, speed = format_seconds(seconds), f"{images / seconds:,.0f} images per second"

@@ -90,3 +90,28 @@ def test_place_is_between_two_iterations(iteration, epochs_begun, epochs_done, w
         assert (epochs["processed"], epochs["completed"]) == (epochs_done, epochs_done)
     assert set(loop["epoch_loop.batch_progress"]["total"].values()) == {iteration}
     assert set(loop["epoch_loop.batch_progress"]["current"].values()) == {within}
+
+
+def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path):
+    """A step may break the weights whose losses were finite: it shows in the next iteration's only."""
+
+    class Break(Callback):
+        def on_train_batch_end(self, trainer, gan, *_):
+            if gan.global_step == BATCHES + 2:
+                next(gan.generator.parameters()).data[0] = float("nan")
+
+    with pytest.raises(FloatingPointError, match=rf"a weight is NaN.*last good checkpoint: {tmp_path}"):
+        run(tmp_path, 2 * BATCHES, Break())
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == BATCHES
+
+
+def test_a_score_that_there_is_not_is_named_beside_those_there_are(tmp_path):
+    with pytest.raises(ValueError, match=r"callbacks\.checkpoint\.monitor=metrics/fidd is no score.*metrics/fid"):
+        run(tmp_path, BATCHES, Scores(1.0), monitor="metrics/fidd")
+
+
+def test_the_best_of_another_score_is_forgotten():
+    fid, kid = Checkpoints(), Checkpoints(monitor="metrics/kid")
+    kid.best = 0.02
+    fid.load_state_dict(kid.state_dict())
+    assert fid.best is None

@@ -124,6 +124,11 @@ def test_too_few_samples_are_refused_with_the_number_needed(run, evaluate):
         evaluate(f"ckpt={run}", "num_samples=100")
 
 
+def test_too_many_samples_are_refused_before_any_is_drawn(run, evaluate):
+    with pytest.raises(ValueError, match=r"num_samples=100000000 .* at most 1000000"):
+        evaluate(f"ckpt={run}", "num_samples=100000000")
+
+
 def test_a_test_split_too_small_for_a_control_is_named(run, evaluate, tmp_path):
     small = idx_files.write(tmp_path / "small", test=128)
     with pytest.raises(ValueError, match=r"test split of mnist has 128 images.* takes 512; .*metrics=none"):

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from conftest import ROOT
+from lightning import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -46,6 +47,24 @@ def train(compose, tmp_path):
     return run
 
 
+class StopAt(Callback):
+    """Ends a run after an iteration as Ctrl-C does; `keep` gets a copy of the last checkpoint from before."""
+
+    def __init__(self, iteration, keep=None):
+        self.iteration, self.keep = iteration, keep
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.global_step == self.iteration:
+            trainer.should_stop, trainer.limit_val_batches = True, 0
+            if self.keep:
+                shutil.copy(f"{trainer.default_root_dir}/checkpoints/last.ckpt", self.keep)
+
+
+def stop_at(iteration, **settings):
+    settings = {"_target_": "test_resume.StopAt", "iteration": iteration, **settings}
+    return [f"+callbacks.stop.{key}={value}" for key, value in settings.items()]
+
+
 def contents(folder):
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     del checkpoint["callbacks"]["Checkpoints"]["seconds"]
@@ -74,29 +93,30 @@ def differences(a, b, path=""):
 
 @pytest.mark.parametrize(
     ("recipe", "stop"),
-    [*(("default", stop) for stop in (3, EPOCH, 13, TOTAL - 1)), *((recipe, 13) for recipe in RECIPES)][:-1],
+    [
+        *(("default", 3), ("default", EPOCH), ("default", 13), ("default", TOTAL - 1)),
+        *((recipe, 13) for recipe in RECIPES if recipe != "default"),
+    ],
 )
 def test_stopped_and_resumed_is_bit_equal_to_one_run(train, recipe, stop):
     """Weights, averaged weights, optimizers, place in the data, loops: all that a checkpoint holds."""
     once = contents(train("once", *RECIPES[recipe]))
     assert once["global_step"] == TOTAL
-    stopped = contents(train("parts", *RECIPES[recipe], f"trainer.max_steps={stop}"))
+    stopped = contents(train("parts", *RECIPES[recipe], *stop_at(stop)))
     assert stopped["global_step"] == stop and differences(once, stopped)
     assert differences(once, contents(train("parts", *RECIPES[recipe], resume=True))) == []
 
 
-def test_any_checkpoint_can_be_resumed_not_the_last_one_only(train):
-    """best.ckpt is written by another hook than last.ckpt, in the middle of Lightning's epoch."""
-    watched = train("once", *WATCHED)
-    once = contents(watched)
-    for name, every in (("best", EPOCH), ("within", 5)):
-        run = train(name, *WATCHED, f"trainer.max_steps={every + 3}", f"callbacks.checkpoint.every_n_steps={every}")
-        files = {file.name for file in (run / "checkpoints").iterdir()}
-        assert files == {"last.ckpt", "best.ckpt"}
-        shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
-        again = contents(train(name, *WATCHED, resume=True))
-        again["callbacks"]["Checkpoints"]["best"] = once["callbacks"]["Checkpoints"]["best"]
-        assert differences(once, again) == []
+@pytest.mark.parametrize("name", ["best", "within"])
+def test_any_checkpoint_can_be_resumed_not_the_last_one_only(train, tmp_path, name):
+    """best.ckpt is written by another hook than last.ckpt, and that within an epoch by a third."""
+    once = contents(train("once", *WATCHED))
+    kept = tmp_path / "kept.ckpt"
+    run = train("parts", *WATCHED, "callbacks.checkpoint.every_n_steps=5", *stop_at(12, keep=kept))
+    file = run / "checkpoints" / "best.ckpt" if name == "best" else kept
+    assert torch.load(file, weights_only=True)["global_step"] == (EPOCH if name == "best" else 10)
+    shutil.copy(file, run / "checkpoints" / "last.ckpt")
+    assert differences(once, contents(train("parts", *WATCHED, resume=True))) == []
 
 
 def test_a_run_can_be_resumed_many_times(train):
@@ -159,7 +179,7 @@ def test_seconds_and_iterations_are_those_of_the_whole_run(train):
 
 def test_a_finished_run_says_how_to_go_on(train):
     train("run")
-    with pytest.raises(ValueError, match=rf"has done all of its {TOTAL} iterations.*trainer\.max_epochs=\d+"):
+    with pytest.raises(ValueError, match=rf"is at its end, trainer\.max_epochs={EPOCHS}; .*trainer\.max_epochs=\d+"):
         train("run", resume=True)
     assert contents(train("run", "trainer.max_epochs=4", resume=True))["global_step"] == 4 * EPOCH
 
@@ -296,6 +316,8 @@ def test_what_would_make_it_another_run_is_refused_by_name(saved, override):
 )
 def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
     folder, overrides = resumed_overrides([saved(), override])
+    if "max_epochs" in override:  # for the next time that it is resumed
+        assert OmegaConf.load(folder / "config.yaml").trainer.max_epochs == 100
     assert folder.name == ".hydra" and overrides[0] == override and len(overrides) == 4
 
 
@@ -308,6 +330,32 @@ def test_what_says_the_same_is_left_out(saved, override):
 def test_the_end_may_not_move_where_the_learning_rate_depends_on_it(saved):
     with pytest.raises(ValueError, match=r"trainer\.max_epochs=100 would make it another run"):
         resumed_overrides([saved("schedule=linear"), "trainer.max_epochs=100"])
+
+
+@pytest.mark.parametrize("flag", ["--config-path=.", "-m"])
+def test_flags_that_make_no_sense_with_it_are_refused(saved, run_cli, flag):
+    result = run_cli(flag, saved())
+    assert result.returncode == 2 and f"leave out {flag.partition('=')[0]}" in result.stderr
+
+
+def test_other_flags_are_kept(saved, run_cli):
+    """`--cfg job` prints the config of the run, and does not train."""
+    result = run_cli("--cfg", "job", saved("seed=7"), "trainer.log_every_n_steps=3")
+    assert result.returncode == 0, result.stderr
+    assert "seed: 7" in result.stdout and "log_every_n_steps: 3" in result.stdout
+
+
+def test_a_comma_that_is_not_quoted_is_not_taken_for_several_runs(tmp_path):
+    with pytest.raises(ValueError, match="a comma stands for several runs"):
+        resumed_overrides([f"resume={tmp_path}/a,{tmp_path}/b"])
+
+
+def test_two_trainings_in_one_folder_are_refused(train, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(ValueError, match="another training is at work there"):
+        train("run")
 
 
 def test_nothing_to_resume_is_named(tmp_path):

@@ -34,7 +34,7 @@ def test_a_schedule_that_falls_needs_an_end_after_its_warmup(schedule):
     with pytest.raises(ValueError, match=r"set trainer\.max_epochs"):
         schedule()(0, math.inf)
     with pytest.raises(ValueError, match=r"schedule\.warmup=4 must be less than the run's 4 iterations"):
-        schedule(warmup=4)(4, 4)
+        schedule(warmup=4)(0, 4)
 
 
 class Rates(Callback):

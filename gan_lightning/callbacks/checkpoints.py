@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
@@ -35,6 +36,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.started = time.perf_counter()
+        self.latest = Path(trainer.ckpt_path) if trainer.ckpt_path else None
 
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
         # The last iteration of an epoch is saved after its scores and pictures.
@@ -45,6 +47,11 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        scores = [name for name in trainer.callback_metrics if name.startswith("metrics/")]
+        if scores and self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"callbacks.checkpoint.monitor={self.monitor} is no score; it is one of {', '.join(scores)}"
+            )
         score = trainer.callback_metrics.get(self.monitor)
         if score is not None and (self.best is None or score < self.best):
             self.best = float(score)
@@ -59,14 +66,30 @@ class Checkpoints(Checkpoint):
         self.latest = file
 
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write the place in the run as a pause between two iterations, whatever hook the loops are in."""
+        """Write the place in the run as a pause between two iterations, whatever hook the loops are in.
+
+        Raises:
+            FloatingPointError: if a weight is NaN or infinite, before it replaces a good checkpoint.
+        """
+        weights = [weight for weight in checkpoint["state_dict"].values() if weight.is_floating_point()]
+        if not torch.nn.utils.get_total_norm(weights).isfinite():
+            raise FloatingPointError(
+                f"a weight is NaN or infinite after iteration {trainer.global_step}; "
+                f"last good checkpoint: {self.latest or 'none yet'}; "
+                "try a smaller optimizer.discriminator.lr and optimizer.generator.lr"
+            )
         set_place(checkpoint["loops"]["fit_loop"], trainer.global_step, int(trainer.num_training_batches))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "seconds": self.earlier_seconds + time.perf_counter() - self.started}
+        return {
+            "monitor": self.monitor,
+            "best": self.best,
+            "seconds": self.earlier_seconds + time.perf_counter() - self.started,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.earlier_seconds = state["best"], state["seconds"]
+        self.best = state["best"] if state["monitor"] == self.monitor else None
+        self.earlier_seconds = state["seconds"]
 
 
 def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:

@@ -28,6 +28,12 @@ class Interrupt(Callback):
         signal.signal(signal.SIGTERM, self._handle)
 
     def teardown(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
+        self.restore()
+
+    def on_exception(self, trainer: Trainer, gan: LightningModule, exception: BaseException) -> None:
+        self.restore()  # there is no teardown then
+
+    def restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
@@ -50,3 +56,4 @@ class Interrupt(Callback):
         if self.caught and not trainer.should_stop:
             log.info("Ctrl-C: saving after iteration %d; a second Ctrl-C aborts", gan.global_step)
             trainer.should_stop = True
+            trainer.limit_val_batches = 0  # who wants it to stop does not want to wait for scores

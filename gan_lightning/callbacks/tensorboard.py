@@ -58,10 +58,11 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_summary(summary)
 
 
-GROUPS = ("data", "experiment", "loss", "model", "optimizer", "penalty")
+GROUPS = ("data", "experiment", "loss", "model", "optimizer", "penalty", "schedule")
 KEYS = (
     *("seed", "latent_dim", "n_critic", "reuse_fake", "ema.", "data.batch_size", "data.replacement", "model."),
     *("loss.", "penalty.", "optimizer.", "trainer.max_", "trainer.precision", "trainer.devices"),
+    *("schedule.", "max_gradient_norm", "trainer.sync_batchnorm"),
 )
 
 

@@ -36,6 +36,7 @@ from gan_lightning.metrics.precision_recall import precision_recall
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of a cached reference; raise it with any change to what is in one
+MOST_SAMPLES = 1_000_000  # of 28x28 pixels with 128 features: 4 GB
 CACHE = Path("~/.cache/gan_lightning/references")
 
 
@@ -78,7 +79,7 @@ class Reference:
         """Refuse, before any is drawn, a number of samples that says nothing about so many features.
 
         Raises:
-            ValueError: if they are too few, or the test split is too small to be the control.
+            ValueError: if they are too few or too many, or the test split is too small to be the control.
         """
         width = self.features.shape[1]
         least, held_out = SAMPLES_PER_FEATURE * width, len(self.held_out_features)
@@ -86,6 +87,10 @@ class Reference:
             raise ValueError(
                 f"num_samples={num_samples} samples are too few for the covariance of {width} features; "
                 f"give at least {least}"
+            )
+        if num_samples > MOST_SAMPLES:
+            raise ValueError(
+                f"num_samples={num_samples} is more than memory is planned for; give at most {MOST_SAMPLES}"
             )
         if held_out < least:
             raise ValueError(
