@@ -237,6 +237,20 @@ def _log_warnings() -> None:
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line logged
 
 
+class TerminalHandler(logging.StreamHandler):
+    """Writes to what sys.stdout is at the time, which is not the same while a progress bar is shown.
+
+    Used by conf/hydra/job_logging.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+
 class RankZero(logging.Filter):
     """Lets the first of a run's processes speak, and no other. Used by conf/hydra/job_logging."""
 

@@ -49,7 +49,15 @@ def main(config: DictConfig) -> None:
     images = torch.cat(blocks)
     scores, control = score(images, reference), reference.control(config.num_samples)
 
-    Console().print(as_table(scores, control))
+    terminal = Console(soft_wrap=True)
+    about = scores.about
+    terminal.print(f"{about['num_samples']:,} samples against {about['reference']}", highlight=False)
+    terminal.print(as_table(scores, control))
+    terminal.print(
+        f"judge {about['judge']}, SHA-256 {str(about['judge_sha256'])[:12]}; "
+        f"control: {control.about['num_samples']:,} images of the {control.about['samples']}",
+        highlight=False,
+    )
     out = Path(config.out or run_folder(file) / "evaluation").expanduser()
     out.mkdir(parents=True, exist_ok=True)
     record = {"checkpoint": str(file), "generated": scores.to_dict(), "control": control.to_dict()}
@@ -62,12 +70,7 @@ def as_table(scores: Scores, control: Scores) -> Table:
     """A row per score: generated images, real ones scored the same way, and the ratio between the two."""
     from rich.table import Table
 
-    about = scores.about
-    table = Table(
-        title=f"{about['num_samples']:,} samples against {about['reference']}",
-        caption=f"judge {about['judge']}, SHA-256 {str(about['judge_sha256'])[:12]}; "
-        f"control: {control.about['num_samples']:,} images of the {control.about['samples']}",
-    )
+    table = Table()
     for heading in ("score", "generated", "control", "ratio"):
         table.add_column(heading, justify="left" if heading == "score" else "right")
     for name, value in scores.values.items():

@@ -26,6 +26,9 @@ TOLERANCE = 1e-4  # of images in [-1, 1], where one step of 256 is 8e-3
 def main(config: DictConfig) -> None:
     if config.format not in NAMES:
         raise ValueError(f"format={config.format} must be onnx or torch")
+    suffixes = {Path(name).suffix: format for format, name in NAMES.items()}
+    if (named := suffixes.get(Path(config.out or "").suffix, config.format)) != config.format:
+        raise ValueError(f"out={config.out} is named as another format than format={config.format}; add format={named}")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if config.format == "onnx" and missing:
         raise ValueError(

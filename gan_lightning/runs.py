@@ -52,7 +52,7 @@ def run_config(checkpoint: Path, key: str = "ckpt") -> DictConfig:
     """
     file = run_folder(checkpoint) / ".hydra" / "config.yaml"
     if not file.is_file():
-        way_out = "; add data=<name>" if key == "ckpt" else ", where .hydra/config.yaml is"
+        way_out = "; add data=<name>" if key == "ckpt" else "; name a run folder, or a checkpoint in its checkpoints/"
         raise ValueError(f"{key}={checkpoint} is not in a run folder, so its config is not known{way_out}")
     return cast(DictConfig, OmegaConf.load(file))
 

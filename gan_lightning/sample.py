@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FORMATS = ("png", "gif", "npy")
 MOST = 10_000  # images in a picture or an animation, which are made in memory
 STEPS = 20  # images of a walk from one z to the next; in an animation, one second
 SMALLEST = 0.01  # truncation below which resampling takes for ever, and all images are one
@@ -36,7 +37,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.runs import find_checkpoint, run_folder, written_whole
 
     file = find_checkpoint(config.ckpt)
-    out = Path(config.out or run_folder(file) / "samples" / f"seed_{config.seed}.{config.format}").expanduser()
+    out = Path(config.out or run_folder(file) / "samples" / default_name(config)).expanduser()
     if out.is_dir():
         raise ValueError(f"out={out} is a folder; name a file, such as out={out / f'images.{config.format}'}")
     gan = load_gan(file)
@@ -69,8 +70,13 @@ def read(config: DictConfig) -> tuple[bool, int, int]:
     Raises:
         ValueError: for a value that makes no sense.
     """
-    if config.format not in ("png", "gif", "npy"):
+    if config.format not in FORMATS:
         raise ValueError(f"format={config.format} must be png, gif or npy")
+    suffix = Path(config.out or "").suffix.lstrip(".")
+    if suffix in FORMATS and suffix != config.format:
+        raise ValueError(
+            f"out={config.out} is named as another format than format={config.format}; add format={suffix}"
+        )
     for key, least in ("n", 1), ("nrow", 1), ("seed", 0):
         if type(config[key]) is not int or config[key] < least:
             raise ValueError(f"{key}={config[key]} must be a whole number, {least} or more")
@@ -91,6 +97,16 @@ def read(config: DictConfig) -> tuple[bool, int, int]:
             "draw fewer, or use format=npy"
         )
     return walking, steps, num
+
+
+def default_name(config: DictConfig) -> str:
+    """A name that tells pictures of one run apart."""
+    parts = [f"seed_{config.seed}"]
+    if config.interpolate and config.format != "gif":
+        parts.append("walk")
+    if config.truncation:
+        parts.append(f"truncation_{config.truncation}")
+    return f"{'_'.join(parts)}.{config.format}"
 
 
 def show_progress(

@@ -159,6 +159,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
             f"trainer.devices=1: the launcher has started {processes} processes, and each would train alone; "
             f"add trainer.devices=<processes on a node>, and trainer.num_nodes where there are several"
         )
+    # On a cluster's login node, and on every machine where it is installed.
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves from within a signal's handler, mid-iteration

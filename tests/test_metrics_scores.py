@@ -79,7 +79,7 @@ def test_every_result_says_what_it_means(reference, judge):
     assert about == {
         "samples": "generated",
         "num_samples": 1000,
-        "reference": "toy, training split, 3000 images",
+        "reference": "toy, training split, 3,000 images",
         "judge": "toy",
         "judge_sha256": judge.sha256,
     }

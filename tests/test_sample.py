@@ -79,7 +79,20 @@ def test_checkpoint_outside_of_a_run_puts_the_picture_beside_it(run, sample, tmp
     assert [path.name for path in file.parent.rglob("*.png")] == ["seed_0.png"]
 
 
-@pytest.mark.parametrize("name", ["picture", "picture.npy"])
+@pytest.mark.parametrize("name", ["picture.npy", "walk.gif"])
+def test_a_name_of_another_format_is_refused(run, sample, tmp_path, name):
+    with pytest.raises(ValueError, match=f"named as another format than format=png; add format={name[-3:]}"):
+        sample(f"ckpt={run[0]}", "n=2", f"out={tmp_path}/{name}")
+
+
+def test_pictures_of_one_run_have_names_of_their_own(run, sample):
+    for settings in ([], ["interpolate=true"], ["truncation=0.7"]):
+        sample(f"ckpt={run[0]}", "n=3", "seed=77", *settings)
+    names = {path.name for path in (run[0] / "samples").glob("seed_77*")}
+    assert names == {"seed_77.png", "seed_77_walk.png", "seed_77_truncation_0.7.png"}
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.jpg"])
 def test_format_decides_what_is_written_not_the_name(run, sample, tmp_path, name):
     sample(f"ckpt={run[0]}", "n=2", f"out={tmp_path}/{name}")
     assert picture(tmp_path / name).shape == (3, SHAPE[1] + 4, 2 * (SHAPE[2] + 2) + 2)

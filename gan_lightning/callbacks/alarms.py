@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 log = logging.getLogger(__name__)
 
 ADVICE = {
-    "mode_collapse": "penalty=r1 or a larger penalty.weight, optimizer.generator.betas=[0.0,0.99], a smaller lr",
+    "mode_collapse": "longer training, penalty=r1, a larger penalty.weight, 'optimizer.generator.betas=[0.0,0.99]'",
     "dead_generator": "start again with another seed and a smaller optimizer.generator.lr",
     "discriminator_won": "smaller optimizer.discriminator.lr, larger penalty.weight, or a larger generator",
     "vanishing_gradient": "loss=non_saturating, smaller optimizer.discriminator.lr",

@@ -22,6 +22,11 @@ class ProgressBar(RichProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        # As everywhere else: the first epoch is number 1. Lightning's bar has its own count, from 0.
+        limit = self.trainer.max_epochs
+        return f"Epoch {current_epoch + 1}/{limit}" if limit and limit > 0 else f"Epoch {current_epoch + 1}"
+
     def get_metrics(self, trainer: Trainer, gan: LightningModule) -> dict[str, Any]:
         losses = {"D": "loss/discriminator", "G": "loss/generator"}
         metrics = trainer.callback_metrics
@@ -44,7 +49,7 @@ class Console(Callback):
         self.started = (time.perf_counter(), gan.global_step)
         if not trainer.is_global_zero:
             return
-        terminal = Terminal()
+        terminal = Terminal(force_terminal=False)  # plain text: train.log has the same lines
         with terminal.capture() as table:
             terminal.print(rich_table(network_rows(gan)))
         log.info(table.get().rstrip())

@@ -154,7 +154,7 @@ def compare(features: Tensor, logits: Tensor, near: Nearness, reference: Referen
     about: dict[str, str | int] = {
         "samples": samples,
         "num_samples": len(features),
-        "reference": f"{reference.name}, training split, {len(real)} images",
+        "reference": f"{reference.name}, training split, {len(real):,} images",
         "judge": reference.extractor.name,
         "judge_sha256": reference.extractor.sha256,
     }
