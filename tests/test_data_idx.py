@@ -62,4 +62,4 @@ def test_damaged_file_is_never_read(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="no intact train-images-idx3-ubyte"):
         reader.read(tmp_path, "train")
-    assert len(reader.read(tmp_path, "test")[0]) == 128
+    assert len(reader.read(tmp_path, "test")[0]) == 640

@@ -3,12 +3,12 @@ import re
 import pytest
 import torch
 from lightning import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_gan import BATCH_SIZE, BATCHES, fit, small_gan
 from torch.testing import assert_close
 
+from gan_lightning.callbacks.checkpoints import Checkpoints
 from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.losses import NonSaturating
 from gan_lightning.penalties import R1
@@ -153,9 +153,9 @@ def test_penalty_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_broken_run_keeps_and_names_the_last_good_checkpoint(tmp_path):
     """Its losses break after the first epoch, and are not logged before the second checkpoint is due."""
-    checkpoint = ModelCheckpoint(tmp_path, filename="last", every_n_epochs=1, enable_version_counter=False)
+    checkpoint = Checkpoints()
     gan = small_gan(loss=BreaksAt("generator", iteration=BATCHES + 1))
-    file = tmp_path / "last.ckpt"
+    file = tmp_path / "checkpoints" / "last.ckpt"
     with pytest.raises(FloatingPointError, match=f"loss/generator is nan.*last good checkpoint: {file}; "):
         fit(
             gan,

@@ -86,7 +86,8 @@ def dcgan() -> Recipe:
         overrides=[
             "model=dcgan", "model.generator.base_channels=16", "model.discriminator.base_channels=16",
             "loss=non_saturating", "penalty=none", "ema=null",
-            "optimizer.generator.betas=[0.5,0.999]", "optimizer.discriminator.betas=[0.5,0.999]",
+            "optimizer.generator.lr=2e-4", "optimizer.generator.betas=[0.5,0.999]",
+            "optimizer.discriminator.lr=2e-4", "optimizer.discriminator.betas=[0.5,0.999]",
         ],
         generator=nn.Sequential(
             nn.Unflatten(1, (100, 1, 1)),

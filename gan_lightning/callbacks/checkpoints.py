@@ -88,7 +88,7 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"] if state["monitor"] == self.monitor else None
+        self.best = state["best"] if state.get("monitor", self.monitor) == self.monitor else None
         self.earlier_seconds = state["seconds"]
 
 
