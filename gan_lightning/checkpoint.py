@@ -4,7 +4,6 @@ A checkpoint is untrusted input: it is plain containers and tensors, and only th
 built from it. They are built without memory first, and get it when the file is seen to hold their weights.
 """
 
-import os
 import pickletools
 import re
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
 from gan_lightning.ema import EMA
+from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.runs import find_checkpoint, other_checkpoints, written_whole
+from gan_lightning.runs import find_checkpoint, other_checkpoints
 
 MODELS = "gan_lightning.models."
 # What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
@@ -44,8 +44,6 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             with written_whole(Path(path)) as part, part.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())  # else a crash of the machine may leave the new name on an empty file
         except RuntimeError as error:
             if isinstance(cause := error.__context__, OSError):  # torch's writer hides a full disk behind its own words
                 raise OSError(cause.errno, cause.strerror, str(path)) from error

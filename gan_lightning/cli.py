@@ -26,7 +26,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -104,14 +104,10 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         print(help_text(config_name))
         return 0
     if debugging:
-        if config_name == "train":
-            _resume(args)
         start(main)()
         return 0
     try:
         os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
-        if config_name == "train":
-            _resume(args)
         start(job)()
     except KeyboardInterrupt:
         _print("interrupted")
@@ -139,6 +135,8 @@ def _read_argv(config_name: str) -> argparse.Namespace:
         if override.startswith("="):
             raise UsageError(explain_syntax(override))
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    if config_name == "train" and not args.help:
+        flags += _resume(args)
     if args.config_path and "://" not in args.config_path:
         # People mean the folder they are in; Hydra takes the one of this package.
         absolute = os.path.abspath(args.config_path)
@@ -153,23 +151,30 @@ def _read_argv(config_name: str) -> argparse.Namespace:
     return args
 
 
-def _resume(args: argparse.Namespace) -> None:
-    """Where `resume=` is among the overrides, make the command line start from the config of that run."""
+def _resume(args: argparse.Namespace) -> list[str]:
+    """Where `resume=` is among the overrides, make `args` start from the config of that run; the flags for it.
+
+    Raises:
+        UsageError: if that run cannot be resumed so.
+    """
     if not any(override.startswith("resume=") for override in args.overrides):  # ++resume=: it is rewritten already
-        return
+        return []
     if args.config_path or args.multirun:
         flag = "--config-path" if args.config_path else "-m"
-        raise ValueError(f"resume= goes on with one run and its own config; leave out {flag}")
+        raise UsageError(f"resume= goes on with one run and its own config; leave out {flag}")
     from gan_lightning.resume import resumed_overrides
 
-    if (place := resumed_overrides(args.overrides)) is not None:
-        flags = [word for word in sys.argv[1:] if word not in args.overrides]
-        folder, overrides = place
-        args.config_path, args.config_name, args.overrides = str(folder), "config", [*overrides, OUR_LOGGING]
-        flags += ["--config-path", str(folder), "--config-name", "config"]
-        if not args.config_dir:
-            flags += ["--config-dir", str(conf_dir())]
-        sys.argv[1:] = flags + args.overrides
+    try:
+        place = resumed_overrides(args.overrides)
+    except OverrideParseException:  # Hydra meets it as well, and it is explained then
+        return []
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if place is None:
+        return []
+    folder, args.overrides = place
+    args.config_path, args.config_name = str(folder), "config"
+    return ["--config-path", args.config_path, "--config-name", args.config_name]
 
 
 def help_text(config_name: str) -> str:

@@ -30,6 +30,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
     from gan_lightning.figures import draw
+    from gan_lightning.files import written_whole
     from gan_lightning.images import to_uint8
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
@@ -59,9 +60,9 @@ def main(config: DictConfig) -> None:
         highlight=False,
     )
     out = Path(config.out or run_folder(file) / "evaluation").expanduser()
-    out.mkdir(parents=True, exist_ok=True)
     record = {"checkpoint": str(file), "generated": scores.to_dict(), "control": control.to_dict()}
-    (out / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+    with written_whole(out / "evaluation.json") as part:
+        part.write_text(json.dumps(record, indent=2) + "\n")
     draw(images, data.images(), scores, reference.class_counts, out)
     log.info("evaluation.json and figures are in %s", shorten(out))
 

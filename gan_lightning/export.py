@@ -38,19 +38,19 @@ def main(config: DictConfig) -> None:
     import torch
 
     from gan_lightning.checkpoint import load_gan
-    from gan_lightning.runs import find_checkpoint, run_folder, written_whole
+    from gan_lightning.files import written_whole
+    from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
     out = Path(config.out or run_folder(file) / "export" / NAMES[config.format]).expanduser()
     if out.is_dir():
         raise ValueError(f"out={out} is a folder; name a file, such as out={out / NAMES[config.format]}")
     gan = load_gan(file)
-    generator = gan.ema.generator if gan.ema and gan.ema.generator else gan.generator
     noise = torch.Generator().manual_seed(0)
     batches = [torch.randn(size, gan.latent_dim, generator=noise) for size in (1, 7)]
 
     with written_whole(out) as part:
-        write(generator, batches[-1], part, config.format)
+        write(gan.sampler, batches[-1], part, config.format)
         exported = load(part, config.format)
         difference = torch.cat([exported(z) - gan.generate(z) for z in batches]).abs().max().item()
         if not difference <= TOLERANCE:  # nan neither

@@ -173,6 +173,11 @@ class GAN(LightningModule):
             group["initial_lr"] = group["lr"]  # PyTorch's own name for it
         return optimizer
 
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that samples come from: the averaged one where there is one."""
+        return self.ema.generator if self.ema and self.ema.generator else self.generator
+
     @torch.no_grad()
     def sample(self, num: int, seed: int = 0) -> Tensor:
         """Draw images from the averaged generator where there is one, else from the generator.
@@ -192,7 +197,7 @@ class GAN(LightningModule):
     @torch.no_grad()
     def generate(self, z: Tensor) -> Tensor:
         """Images of the given latents, as `sample` makes them: (N, Z) -> (N, C, H, W) in [-1, 1]."""
-        generator = self.ema.generator if self.ema and self.ema.generator else self.generator
+        generator = self.sampler
         was_training = generator.training
         generator.eval()
         images = generator(z.to(next(generator.parameters()).dtype))

@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.files import written_whole
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder, written_whole
+from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -37,7 +38,7 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
-    kept, refused, ends = [], [], {}
+    kept, refused = [], []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
         if key == "resume":
@@ -49,17 +50,12 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif key.startswith(OBSERVERS):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            may_move = key in ENDS and not _has_end_in_schedule(config)
-            (kept if may_move else refused).append(text)
-            if may_move:
-                ends[key] = override.value()
+            (kept if key in ENDS and not _has_end_in_schedule(config) else refused).append(text)
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
             "or start a new one without resume="
         )
-    if ends:
-        _move_end(run / ".hydra" / "config.yaml", ends)
     place = [f"hydra.run.dir={_quote(run)}", "hydra.output_subdir=null", f"++resume={_quote(file)}"]
     return run / ".hydra", [*kept, *place]
 
@@ -74,13 +70,14 @@ def _has_end_in_schedule(config: DictConfig) -> bool:
     return not config.schedule._target_.endswith("Constant")
 
 
-def _move_end(file: Path, ends: dict[str, Any]) -> None:
-    """Write a run's new end to its config, for the next time that it is resumed."""
-    config = OmegaConf.load(file)
-    for key, value in ends.items():
-        OmegaConf.update(config, key, value)
+def keep_end(config: DictConfig) -> None:
+    """Write the end of a resumed run to the config in its folder, for the next time that it is resumed."""
+    file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
+    saved = OmegaConf.load(file)
+    for key in ENDS:
+        OmegaConf.update(saved, key, OmegaConf.select(config, key))
     with written_whole(file) as part:
-        OmegaConf.save(config, part)
+        OmegaConf.save(saved, part)
 
 
 def _quote(path: Path) -> str:

@@ -1,8 +1,5 @@
-"""Runs on disk: which checkpoint is meant, which folder it belongs to, what config it was made with, whole files."""
+"""Runs on disk: which checkpoint is meant, which folder it belongs to, what config it was made with."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -69,15 +66,3 @@ def typed_overrides(run: Path) -> list[str]:
     """What the user typed when the run was started."""
     file = run / ".hydra" / "overrides.yaml"
     return list(OmegaConf.load(file)) if file.is_file() else []
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` at the end: nobody sees half a file, and an error leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

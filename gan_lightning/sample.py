@@ -33,8 +33,9 @@ def main(config: DictConfig) -> None:
 
     from gan_lightning import images
     from gan_lightning.checkpoint import load_gan
+    from gan_lightning.files import written_whole
     from gan_lightning.latent import draw, walk
-    from gan_lightning.runs import find_checkpoint, run_folder, written_whole
+    from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
     out = Path(config.out or run_folder(file) / "samples" / default_name(config)).expanduser()

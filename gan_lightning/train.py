@@ -32,6 +32,7 @@ def main(config: DictConfig) -> None:
 
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import read_checkpoint
+    from gan_lightning.resume import keep_end
 
     earlier = check_end(config, read_checkpoint(config.resume, "resume")) if config.resume else 0
     gan = build_gan(config)
@@ -39,13 +40,15 @@ def main(config: DictConfig) -> None:
     trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)
     started = time.perf_counter()
     with alone_in(Path(config.trainer.default_root_dir)):
+        if config.resume and trainer.is_global_zero:
+            keep_end(config)
         try:
             trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
             raise KeyboardInterrupt from None
     seconds = time.perf_counter() - started
     if trainer.is_global_zero:
-        report(config, trainer, seconds, images=(trainer.global_step - earlier) * data.batch_size)
+        report(config, trainer, seconds, earlier)
     if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
         raise KeyboardInterrupt
 
@@ -212,23 +215,26 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def report(config: DictConfig, trainer: Trainer, seconds: float, images: int) -> None:
+def report(config: DictConfig, trainer: Trainer, seconds: float, earlier: int) -> None:
     """Write metrics.json, and say where everything is and what to do next.
 
     Args:
-        seconds, images: since the start of this process; a resumed run has more of both behind it.
+        seconds: since the start of this process; a resumed run has more behind it, and
+        earlier: iterations.
     """
     from gan_lightning.callbacks.console import format_seconds
     from gan_lightning.callbacks.scalars import final_scores
-    from gan_lightning.runs import written_whole
+    from gan_lightning.files import written_whole
 
     scores = final_scores(trainer)
     earlier_seconds = getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
+    batch_size = trainer.datamodule.batch_size
+    images_per_second = (trainer.global_step - earlier) * batch_size / seconds
     record = scores | {
         "iterations": trainer.global_step,
-        "images": trainer.global_step * trainer.datamodule.batch_size,
+        "images": trainer.global_step * batch_size,
         "seconds": round(earlier_seconds + seconds, 2),
-        "images_per_second": round(images / seconds, 1),
+        "images_per_second": round(images_per_second, 1),
         "seed": config.seed,
         "versions": versions(),
         "command": rerun_command(config),
@@ -238,7 +244,7 @@ def report(config: DictConfig, trainer: Trainer, seconds: float, images: int) ->
         part.write_text(json.dumps(record, indent=2) + "\n")
 
     name = shlex.quote(shorten(folder))
-    duration, speed = format_seconds(seconds), f"{images / seconds:,.0f} images per second"
+    duration, speed = format_seconds(seconds), f"{images_per_second:,.0f} images per second"
     lines = [
         f"{trainer.global_step:,} iterations in {duration}, {speed}",
         *(f"{tag:24} {value:.4f}" for tag, value in scores.items()),

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import OmegaConf
 from test_gan import LATENT_DIM, SHAPE, fit, same, small_gan, weights
 from torch import nn
 from torch.testing import assert_close
@@ -559,7 +560,10 @@ def test_loading_writes_nothing_whatever_paths_a_checkpoint_names(run, checkpoin
 def test_resuming_writes_nothing_outside_of_the_run_whatever_paths_its_checkpoint_names(compose, tmp_path, elsewhere):
     folder = tmp_path / "run"
     settings = ("trainer.log_every_n_steps=1", "data.batch_size=64")
-    main(compose("trainer.max_steps=3", *settings, folder=folder))
+    config = compose("trainer.max_steps=3", *settings, folder=folder)
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")  # as Hydra does
+    main(config)
     file = folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(file, weights_only=True)
     checkpoint["callbacks"]["Checkpoints"] |= {

@@ -11,7 +11,7 @@ COMMANDS = {  # what goes through cli.command
     for file in PACKAGE.glob("*.py")
     if "from gan_lightning.cli import command" in file.read_text(encoding="utf-8")
 }
-ENTRY = {"cli", "errors", "paths", "resume", "runs"}  # the way into a command
+ENTRY = {"cli", "errors", "paths", "resume", "runs", "files"}  # the way into a command
 PURE = {
     "models",
     "losses",
@@ -28,14 +28,14 @@ PURE = {
 OURS = {  # what of this package a part may import; a part that is not named here may import any but a command
     **dict.fromkeys(PURE, PURE),
     "gan": PURE - {"metrics", "images"},
-    "data": {"data", "randomness", "images"},
+    "data": {"data", "randomness", "images", "files"},
     "callbacks": {"callbacks", "metrics", "images", "gan", "latent", "randomness"},
-    "checkpoint": {"gan", "ema", "runs"},
+    "checkpoint": {"gan", "ema", "runs", "files"},
     "runs": {"paths"},
     "paths": set(),
     "errors": {"paths"},
     "cli": ENTRY,
-    "resume": {"paths", "runs"},
+    "resume": {"paths", "runs", "files"},
 }
 HYDRA = COMMANDS | ENTRY | {"checkpoint", "sweeps"}
 FILES = sorted(PACKAGE.rglob("*.py"))

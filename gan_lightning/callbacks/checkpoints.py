@@ -73,11 +73,7 @@ class Checkpoints(Checkpoint):
         """
         weights = [weight for weight in checkpoint["state_dict"].values() if weight.is_floating_point()]
         if not torch.nn.utils.get_total_norm(weights).isfinite():
-            raise FloatingPointError(
-                f"a weight is NaN or infinite after iteration {trainer.global_step}; "
-                f"last good checkpoint: {self.latest or 'none yet'}; "
-                "try a smaller optimizer.discriminator.lr and optimizer.generator.lr"
-            )
+            raise diverged(trainer, f"a weight is NaN or infinite after iteration {trainer.global_step}")
         set_place(checkpoint["loops"]["fit_loop"], trainer.global_step, int(trainer.num_training_batches))
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,3 +107,11 @@ def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> Non
         "current": dict.fromkeys(states, within),
         "is_last_batch": False,
     }
+
+
+def diverged(trainer: Trainer, what: str) -> FloatingPointError:
+    """The error for numbers that are no longer finite, with what is left and what to try."""
+    latest = getattr(trainer.checkpoint_callback, "latest", None) or "none yet"
+    return FloatingPointError(
+        f"{what}; last good checkpoint: {latest}; try a smaller optimizer.discriminator.lr and optimizer.generator.lr"
+    )

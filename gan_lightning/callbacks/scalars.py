@@ -8,6 +8,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from gan_lightning.callbacks.checkpoints import diverged
+
 
 class Scalars(Callback):
     """Log the curves every `trainer.log_every_n_steps` iterations, as means over all devices.
@@ -61,11 +63,7 @@ class Scalars(Callback):
         )
         for tag, value in zip(losses, total.tolist(), strict=True):
             if not math.isfinite(value):
-                last = getattr(trainer.checkpoint_callback, "latest", None) or "none yet"
-                raise FloatingPointError(
-                    f"{tag} is {value} at iteration {trainer.global_step}; last good checkpoint: {last}; "
-                    "try a smaller optimizer.discriminator.lr and optimizer.generator.lr"
-                )
+                raise diverged(trainer, f"{tag} is {value} at iteration {trainer.global_step}")
 
     def means_over_devices(self, trainer: Trainer, gan: LightningModule) -> dict[str, float]:
         real_logits, fake_logits = self.latest["real_logits"].float(), self.latest["fake_logits"].float()

@@ -25,6 +25,8 @@ from urllib.request import urlopen
 
 from filelock import FileLock
 
+from gan_lightning.files import written_whole
+
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10  # until a mirror answers, and for each wait afterwards
@@ -139,16 +141,8 @@ def _intact(raw: bytes, sha256: str) -> bytes | None:
 
 def _save(path: Path, content: bytes) -> None:
     """All of the file or none of it, whenever this process or the machine stops."""
-    part = path.with_name(path.name + ".part")  # one name is enough: the caller holds the lock
-    with _writing(path.parent):
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    with _writing(path.parent), written_whole(path) as part:
+        part.write_bytes(content)
 
 
 @contextmanager
