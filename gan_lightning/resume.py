@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import written_whole
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
+from gan_lightning.runs import chosen_options, find_checkpoint, quote, run_config, run_folder
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -56,7 +55,7 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
             "or start a new one without resume="
         )
-    place = [f"hydra.run.dir={_quote(run)}", "hydra.output_subdir=null", f"++resume={_quote(file)}"]
+    place = [f"hydra.run.dir={quote(run)}", "hydra.output_subdir=null", f"++resume={quote(file)}"]
     return run / ".hydra", [*kept, *place]
 
 
@@ -78,8 +77,3 @@ def keep_end(config: DictConfig) -> None:
         OmegaConf.update(saved, key, OmegaConf.select(config, key))
     with written_whole(file) as part:
         OmegaConf.save(saved, part)
-
-
-def _quote(path: Path) -> str:
-    """For Hydra's grammar, which knows blanks, commas and the like as signs of its own."""
-    return QuotedString(str(path), Quote.single).with_quotes()

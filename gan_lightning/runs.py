@@ -1,9 +1,20 @@
-"""Runs on disk: which checkpoint is meant, which folder it belongs to, what config it was made with."""
+"""Runs on disk: which checkpoint is meant, what config it was made with, what has become of it."""
 
+import json
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.paths import shorten
+
+METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
+AT_END = "the run is at its end"
 
 
 def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: str = "ckpt") -> Path:
@@ -66,3 +77,100 @@ def typed_overrides(run: Path) -> list[str]:
     """What the user typed when the run was started."""
     file = run / ".hydra" / "overrides.yaml"
     return list(OmegaConf.load(file)) if file.is_file() else []
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What has become of a run.
+
+    Args:
+        name: done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting.
+        error: what went wrong, in one line; empty for all but failed.
+        metrics: of metrics.json, empty where there is none.
+    """
+
+    name: str
+    error: str
+    metrics: dict[str, Any]
+
+    @property
+    def is_final(self) -> bool:
+        return self.name in ("done", "pruned")
+
+
+def run_state(run: Path) -> RunState:
+    """What the files in a run's folder say; the newer of metrics.json and error.txt counts."""
+    metrics_file, error_file = run / METRICS, run / ERROR
+    metrics: dict[str, Any] = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
+    if is_locked(run / LOCK):
+        return RunState("running", "", metrics)
+    if error_file.exists() and not (metrics and metrics_file.stat().st_mtime > error_file.stat().st_mtime):
+        return RunState("failed", error_file.read_text(encoding="utf-8").strip(), metrics)
+    if metrics:
+        return RunState(metrics.get("state", "done"), "", metrics)
+    return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
+
+
+def run_seconds(run: Path, state: RunState) -> float | None:
+    """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
+    if "seconds" in state.metrics:
+        return float(state.metrics["seconds"])
+    config, told = run / ".hydra" / "config.yaml", run / "train.log"
+    if not (config.exists() and told.exists()):
+        return None
+    return max(0.0, told.stat().st_mtime - config.stat().st_mtime)
+
+
+def rerun_command(overrides: Sequence[str]) -> str:
+    """What to type to have the run of these overrides again."""
+    # Sums over another number of threads are rounded otherwise.
+    threads = os.environ.get("OMP_NUM_THREADS")
+    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
+    return prefix + shlex.join(["python", "-m", "gan_lightning", *overrides])
+
+
+@contextmanager
+def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
+    """Two trainings in one folder would tear each other's files apart.
+
+    Args:
+        key: what sets the folder, for the error.
+
+    Raises:
+        ValueError: if another one is at work there.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=1)  # `is_locked` holds it for a moment
+    except Timeout:
+        raise ValueError(f"{key}={shorten(folder)}: another process is at work there; wait, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def is_locked(file: Path) -> bool:
+    """Does a training hold the lock of its folder? A file that a killed one has left does not count."""
+    from filelock import FileLock, Timeout
+
+    if not file.exists():
+        return False
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def quote(path: str | Path) -> str:
+    """For Hydra's grammar, which knows blanks, commas and the like as signs of its own."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(str(path), Quote.single).with_quotes()

@@ -9,8 +9,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,22 +32,24 @@ def main(config: DictConfig) -> None:
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import read_checkpoint
     from gan_lightning.resume import keep_end
+    from gan_lightning.runs import alone_in
 
     earlier = check_end(config, read_checkpoint(config.resume, "resume")) if config.resume else 0
     gan = build_gan(config)
     data = instantiate(config.data)
     trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)
     started = time.perf_counter()
-    with alone_in(Path(config.trainer.default_root_dir)):
+    folder = Path(config.trainer.default_root_dir)
+    with alone_in(folder) if rank() == 0 else nullcontext():  # the first process holds the lock for all
         if config.resume and trainer.is_global_zero:
             keep_end(config)
         try:
             trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
             raise KeyboardInterrupt from None
-    seconds = time.perf_counter() - started
-    if trainer.is_global_zero:
-        report(config, trainer, seconds, earlier)
+        if trainer.is_global_zero:
+            state = "stopped" if interrupt.caught else "pruned" if is_pruned(trainer) else "done"
+            report(config, trainer, state, time.perf_counter() - started, earlier)
     if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
         raise KeyboardInterrupt
 
@@ -69,33 +70,6 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
                 f"to go on where the schedule does not forbid it: trainer.{key}={done + max(1, done // 5)}"
             )
     return iterations
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Two trainings in one folder would tear each other's files apart.
-
-    Raises:
-        ValueError: if another one is at work there.
-    """
-    from filelock import FileLock, Timeout
-
-    if rank() > 0:  # its first process holds the lock
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"hydra.run.dir={shorten(folder)}: another training is at work there; wait, or stop it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
 
 
 def build_gan(config: DictConfig) -> GAN:
@@ -144,7 +118,6 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.callbacks.tensorboard import Dashboard
     from gan_lightning.checkpoint import AtomicCheckpointIO
     from gan_lightning.devices import SyncBatchNorm
-    from gan_lightning.runs import chosen_options, run_folder
 
     if str(config.trainer.precision).startswith("16"):
         raise ValueError(
@@ -169,10 +142,11 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves from within a signal's handler, mid-iteration
     settings: dict[str, Any] = {"plugins": plugins}
     several = config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
-    if several and HydraConfig.get().mode == RunMode.MULTIRUN:
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # not so in a process of its own, hydra/launcher=process
+    if several and in_sweep and not SLURMEnvironment.detect():
         raise ValueError(
-            f"trainer.devices={config.trainer.devices} does not work with -m, where each device would start "
-            "the whole grid again; use trainer.devices=1, or start one run at a time"
+            f"trainer.devices={config.trainer.devices}: with this hydra/launcher each device would start the whole "
+            "sweep again; use hydra/launcher=process"
         )
     if several and config.trainer.strategy == "auto":
         settings["strategy"] = "ddp_find_unused_parameters_true"  # either network is unused in the other's turn
@@ -183,8 +157,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     if not config.trainer.enable_progress_bar:
         watchers = [watcher for watcher in watchers if not isinstance(watcher, ProgressBar)]
     settings["enable_checkpointing"] = any(isinstance(watcher, Checkpoint) for watcher in watchers)
-    choices = chosen_options(run_folder(Path(config.resume))) if config.resume else HydraConfig.get().runtime.choices
-    watchers.append(Dashboard(plain(config), dict(choices)))
+    watchers.append(Dashboard(plain(config), choices(config)))
     if config.metrics:
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
         watchers.insert(0, evaluation)  # before the alarms, which read its scores
@@ -215,32 +188,40 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def report(config: DictConfig, trainer: Trainer, seconds: float, earlier: int) -> None:
+def is_pruned(trainer: Trainer) -> bool:
+    """Was the run a trial of a study that had it ended early?"""
+    return any(getattr(callback, "pruned", False) for callback in trainer.callbacks)
+
+
+def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, earlier: int) -> None:
     """Write metrics.json, and say where everything is and what to do next.
 
     Args:
+        state: done | stopped | pruned.
         seconds: since the start of this process; a resumed run has more behind it, and
         earlier: iterations.
     """
-    from gan_lightning.callbacks.console import format_seconds
     from gan_lightning.callbacks.scalars import final_scores
     from gan_lightning.files import written_whole
+    from gan_lightning.runs import METRICS, rerun_command
+    from gan_lightning.words import format_seconds
 
     scores = final_scores(trainer)
     earlier_seconds = getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     batch_size = trainer.datamodule.batch_size
     images_per_second = (trainer.global_step - earlier) * batch_size / seconds
     record = scores | {
+        "state": state,
         "iterations": trainer.global_step,
         "images": trainer.global_step * batch_size,
         "seconds": round(earlier_seconds + seconds, 2),
         "images_per_second": round(images_per_second, 1),
         "seed": config.seed,
         "versions": versions(),
-        "command": rerun_command(config),
+        "command": rerun_command(overrides_of(config)),
     }
     folder = Path(trainer.default_root_dir)
-    with written_whole(folder / "metrics.json") as part:
+    with written_whole(folder / METRICS) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 
     name = shlex.quote(shorten(folder))
@@ -265,18 +246,36 @@ def versions() -> dict[str, str]:
     return {"python": python_version(), **{package: version(package) for package in packages}}
 
 
-def rerun_command(config: DictConfig) -> str:
-    """The command that repeats this run, from its start and in a folder of its own."""
+def saved_folder(config: DictConfig) -> Path | None:
+    """The folder of the run whose saved config this process was started from; None where it was composed anew."""
     from hydra.core.hydra_config import HydraConfig
 
-    from gan_lightning.runs import run_folder, typed_overrides
+    if HydraConfig.get().output_subdir is not None:
+        return None
+    return Path(config.trainer.default_root_dir)
+
+
+def choices(config: DictConfig) -> dict[str, str]:
+    """The option taken from each config group."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from gan_lightning.runs import chosen_options
+
+    folder = saved_folder(config)
+    return (chosen_options(folder) if folder else {}) or dict(HydraConfig.get().runtime.choices)
+
+
+def overrides_of(config: DictConfig) -> list[str]:
+    """What was typed for this run, where it was started from its saved config too."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from gan_lightning.runs import typed_overrides
 
     overrides = list(HydraConfig.get().overrides.task)
-    if config.resume:
-        of_resume = ("hydra", "resume=", "++resume=")
-        overrides = [override for override in overrides if not override.startswith(of_resume)]
-        overrides = typed_overrides(run_folder(Path(config.resume))) + overrides
-    return shlex.join(["python", "-m", "gan_lightning", *overrides])
+    if folder := saved_folder(config):
+        overrides = [override for override in overrides if not override.startswith(("hydra", "resume=", "++resume="))]
+        overrides = typed_overrides(folder) + overrides
+    return overrides
 
 
 if __name__ == "__main__":

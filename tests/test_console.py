@@ -5,11 +5,12 @@ import pytest
 from lightning import Callback
 from test_gan import BATCH_SIZE, BATCHES, fit, small_gan
 
-from gan_lightning.callbacks.console import Console, ProgressBar, format_seconds
+from gan_lightning.callbacks.console import Console, ProgressBar
 from gan_lightning.callbacks.network_table import markdown_table, network_rows
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
+from gan_lightning.words import format_seconds
 
 LOGGER = "gan_lightning.callbacks.console"
 

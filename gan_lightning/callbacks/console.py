@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console as Terminal
 
 from gan_lightning.callbacks.network_table import network_rows, rich_table
+from gan_lightning.words import format_seconds
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,3 @@ class Console(Callback):
             ", ".join(losses),
             left,
         )
-
-
-def format_seconds(seconds: float) -> str:
-    """`75` -> `1 min 15 s`."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
