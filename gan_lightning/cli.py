@@ -8,6 +8,7 @@ Nothing here imports torch or Lightning, so that `--help` and a mistyped key ans
 """
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
@@ -31,6 +32,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.errors import (
+    JobsFailed,
     explain,
     explain_composition,
     explain_flag,
@@ -38,14 +40,15 @@ from gan_lightning.errors import (
     explain_type,
     is_bug,
 )
-from gan_lightning.paths import conf_dir, groups, options, shorten
+from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
+from gan_lightning.runs import ERROR, typed_overrides
 
 log = logging.getLogger(__name__)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 FULL_ERROR = "HYDRA_FULL_ERROR"
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-PARENT = os.getppid()
+PARENT = os.getppid()  # asked for by ranks above 0, which are started from anew
 OUR_LOGGING = "hydra/job_logging=gan_lightning"
 
 
@@ -83,6 +86,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     @functools.wraps(main)
     def job(config: DictConfig) -> None:
         nonlocal exit_code
+        started = time.time()
         del os.environ[FULL_ERROR]  # it is ours: processes that the job starts must not take it for the user's
         _log_warnings()
         if rank() > 0:
@@ -91,7 +95,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
             main(config)
         except Exception as error:
             exit_code = FAILED
-            _report(error)
+            _report(error, started if config_name == "train" else None)
         finally:
             os.environ[FULL_ERROR] = "1"
 
@@ -112,6 +116,9 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     except KeyboardInterrupt:
         _print("interrupted")
         return INTERRUPTED
+    except JobsFailed as error:
+        _print(f"error: {error}")
+        return FAILED
     except Exception as error:
         folder, name = Path(args.config_path or conf_dir()), args.config_name or config_name
         _print(f"error: {explain_composition(error, name, args.overrides, folder)}")
@@ -137,6 +144,7 @@ def _read_argv(config_name: str) -> argparse.Namespace:
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     if config_name == "train" and not args.help:
         flags += _resume(args)
+        _prepare_sweep(args)
     if args.config_path and "://" not in args.config_path:
         # People mean the folder they are in; Hydra takes the one of this package.
         absolute = os.path.abspath(args.config_path)
@@ -177,6 +185,24 @@ def _resume(args: argparse.Namespace) -> list[str]:
     return ["--config-path", args.config_path, "--config-name", args.config_name]
 
 
+def _prepare_sweep(args: argparse.Namespace) -> None:
+    """A grid, unless -m comes with another sweep; sweeps bring Hydra plugins of their own.
+
+    Raises:
+        UsageError: for settings of a sweep without -m.
+    """
+    sweeps = [override for override in args.overrides if re.match(r"\+*sweep[=./]", override)]
+    if args.multirun:
+        plugins = str(PACKAGE / "sweeps" / "plugins")
+        sys.path.append(plugins)
+        earlier = os.environ.get("PYTHONPATH")  # for jobs that submitit starts, which read what this process has loaded
+        os.environ["PYTHONPATH"] = os.pathsep.join([*([earlier] if earlier else []), plugins])
+        if not any(override.startswith("sweep=") for override in sweeps):
+            args.overrides.insert(0, "sweep=grid")
+    elif sweeps and not args.cfg:
+        raise UsageError(f"{sweeps[0]}: a sweep takes -m; python -m gan_lightning -m {' '.join(sweeps)}")
+
+
 def help_text(config_name: str) -> str:
     """conf/hydra/help/<command>.yaml, filled in; without one the command's YAML, whose comments say enough.
 
@@ -212,22 +238,37 @@ def _describe_options(text: str) -> str:
 # --- Terminal, log file, processes -------------------------------------------------------------------------
 
 
-def _report(error: Exception) -> None:
-    """One line to the terminal, the traceback to the log file."""
+def _report(error: Exception, started: float | None) -> None:
+    """One line to the terminal, the traceback to the log file.
+
+    Args:
+        started: when the run was, to write the line to error.txt in its folder as well; None: not to.
+    """
     job, number = HydraConfig.get(), rank()
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
+    if job.output_subdir is None:  # started from the config that is saved there
+        overrides += typed_overrides(Path(folder))
     line = explain(error, folder, overrides)
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
         where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
         line = explain_type(job.job.config_name, overrides) or f"{line} (traceback {where})"
+    if started is not None:
+        _keep(Path(folder) / ERROR, line, started)
     if job.mode == RunMode.MULTIRUN:
         line = f"{shorten(folder)}: {line}"
     if number == 0:
         _print(f"error: {line}")
     elif not _parent_ends(within=10):  # otherwise rank 0 failed as well, and has said why
         _print(f"error: rank {number}: {line}")
+
+
+def _keep(file: Path, line: str, started: float) -> None:
+    """Write down what a run has failed of; of several processes the first one to fail knows best."""
+    with contextlib.suppress(OSError):  # a full disk has been reported already
+        if not (file.exists() and file.stat().st_mtime > started):
+            file.write_text(f"{line}\n", encoding="utf-8")
 
 
 def _log_warnings() -> None:

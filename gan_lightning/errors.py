@@ -30,6 +30,11 @@ from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
 
+
+class JobsFailed(Exception):
+    """A sweep is over, and not all of its jobs have a result. The message is for people."""
+
+
 # --- A job failed ------------------------------------------------------------------------------------------
 
 
@@ -60,6 +65,9 @@ def explain(error: BaseException, folder: str | None = None, overrides: Sequence
     if ours and "=" in message:  # names the key
         return message
     cause = _blamed(message, overrides) or ("" if ours else type(error).__name__)
+    block, _, rest = message.partition(": ")
+    if cause.startswith(f"{block}."):  # optimizer.generator.lr=-1 says more than "optimizer.generator: …"
+        message = rest
     return f"{cause}: {message}" if cause else message
 
 
@@ -173,6 +181,9 @@ def explain_composition(error: Exception, config_name: str, overrides: list[str]
             return f"{found[1]}={found[2]}: several values; add -m to run each, or write {found[1]}=[{found[2]}]"
         if found := re.match(r"Could not append to config. An item is already at '(.+?)'", str(error)):
             return f"+{found[1]}: it is in the config already; leave out the +"
+    if "Unknown plugin class" in str(error):
+        chosen = next((override for override in overrides if override.startswith("hydra/launcher=")), "hydra/launcher")
+        return f"{chosen}: it is not installed; pip install 'gan-lightning[slurm]'"
     return explain(error)
 
 

@@ -22,14 +22,16 @@ NOT_RUN = {
     "metrics=judge": "needs a trained judge: the evaluation's own tests run it",
     "metrics=inception": "needs weights that are fetched: likewise",
     "trainer=ddp": "starts this process anew: tests/test_ddp.py runs two from the command line",
+    **dict.fromkeys((c for c in CHOICES if c.startswith("sweep")), "not for a single run: tests/test_sweeps.py"),
 }
 
 
 def composes(compose, choice):
     """The first command that has this choice, and its config."""
+    needs = ["sweep=study"] if choice.startswith("sweep/") else []
     for command in sorted(COMMANDS, key=lambda name: name != "train"):
         try:
-            return command, compose(choice, config_name=command)
+            return command, compose(*needs, choice, config_name=command)
         except ConfigCompositionException as error:
             if "Could not override" not in str(error):
                 raise

@@ -12,6 +12,8 @@ import pytest
 import torch
 from conftest import ROOT
 
+from gan_lightning.runs import run_state
+
 NEEDED = ("munged", "slurmctld", "slurmd", "srun")
 MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
 
@@ -101,3 +103,25 @@ def test_two_tasks_of_srun_make_one_run_with_the_weights_of_two_devices(slurm, r
     assert tasks["global_step"] == devices["global_step"] == 4
     for name, tensor in devices["state_dict"].items():
         assert torch.equal(tasks["state_dict"][name], tensor), name
+
+
+@pytest.mark.parametrize("kind", ["grid", "study"])
+def test_jobs_of_a_sweep_are_slurm_jobs_whose_devices_srun_starts(slurm, idx_data, tmp_path, kind):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'gan-lightning[slurm]'")
+    small = ["trainer=debug", "trainer.accelerator=cpu", "trainer.devices=2", "metrics=none", *idx_data]
+    asked = ["sweep.name=night", "sweep.metric=loss/generator", "hydra/launcher=submitit_slurm"]
+    if kind == "grid":
+        asked.append("seed=0,1")
+    else:
+        asked += ["sweep=study", "sweep.n_trials=2", "optimizer.generator.lr=interval(1e-4,1e-3)"]
+    command = [sys.executable, "-m", "gan_lightning", "-m", *small, *asked]
+    result = subprocess.run(
+        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = tmp_path / "outputs" / "sweeps" / "night"
+    for job in "01":
+        assert run_state(folder / job).name == "done"
+        assert len(list((folder / job).glob("events.out.tfevents.*"))) == 1
+    assert any((folder / ".submitit").iterdir())
+    assert "2 settings" in result.stdout if kind == "study" else "(2)" in result.stdout

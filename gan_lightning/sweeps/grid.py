@@ -1,0 +1,23 @@
+"""Every combination of the values typed, `-m model=mlp,dcgan seed=0,1`, and a leaderboard at the end."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from gan_lightning.runs import alone_in
+from gan_lightning.sweeps.ending import at_work, finish
+from gan_lightning.sweeps.overrides import for_jobs
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own product of values; what it adds is around it."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Raises JobsFailed if a job ended without a result."""
+        assert self.config and self.launcher
+        stop = getattr(self.launcher, "stop", None)
+        with alone_in(Path(self.config.hydra.sweep.dir), "sweep.name"), at_work(self.config, self.launcher, stop):
+            results = super().sweep(for_jobs(self.config, arguments))
+        finish(self.config)
+        return results

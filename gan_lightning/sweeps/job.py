@@ -1,0 +1,189 @@
+"""One job of a sweep: a run in a process group of its own, started from the config in its folder."""
+
+import multiprocessing
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from gan_lightning.paths import shorten
+from gan_lightning.runs import AT_END, ERROR, quote, run_state, typed_overrides
+from gan_lightning.sweeps import guardian
+
+GRACE = 30.0  # seconds for a job to save its checkpoint after it is asked to stop
+POLL = 0.1  # seconds
+
+# Forked from a process that has imported what takes long; where forks are not safe, started anew.
+PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run, and where.
+
+    Args:
+        number: in its sweep.
+        folder: of the run.
+        overrides: that its config follows from, without what only the sweep needs.
+        threads: CPU threads of each of its processes, where the user has not set them.
+        write_config: writes `.hydra/` into the folder.
+    """
+
+    number: int
+    folder: Path
+    overrides: Sequence[str]
+    threads: int
+    write_config: Callable[[], None]
+
+
+class Runner:
+    """Runs jobs, each until it has ended, and leaves no process of theirs behind.
+
+    Args:
+        timeout: seconds that a job may take, or None.
+        retries: times that a job which fails is started again, from its last checkpoint where it has one.
+    """
+
+    def __init__(self, timeout: float | None = None, retries: int = 0) -> None:
+        self.timeout = timeout
+        self.retries = retries
+        self.stopping = threading.Event()  # jobs are to save and end
+        self.killing = threading.Event()  # ... at once
+        self._guardian: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        PROCESSES.set_forkserver_preload(["gan_lightning.sweeps.warm"])
+
+    def run(self, job: Job, gpus: Sequence[str] = ()) -> None:
+        """Bring a job to its end, from where it is; `run_state(job.folder)` says to which.
+
+        Args:
+            gpus: as in CUDA_VISIBLE_DEVICES; none: all that the sweep sees.
+        """
+        if run_state(job.folder).is_final:
+            return
+        environment = job_environment(job.threads, gpus)
+        for _ in range(1 + self.retries):
+            if (job.folder / "checkpoints" / "last.ckpt").exists():
+                self._run_once(job, [f"resume={quote(job.folder)}"], environment)
+            else:
+                self._run_from_start(job, environment)
+            state = run_state(job.folder)
+            if AT_END in state.error:  # killed between its last checkpoint and its scores
+                self._run_from_start(job, environment)
+            if self.stopping.is_set() or run_state(job.folder).is_final:
+                return
+
+    def _run_from_start(self, job: Job, environment: dict[str, str]) -> None:
+        shutil.rmtree(job.folder, ignore_errors=True)  # what was begun: nothing in it can be gone on with
+        job.write_config()
+        config = ["--config-path", str(job.folder / ".hydra"), "--config-name", "config"]
+        place = [f"hydra.run.dir={quote(job.folder)}", "hydra.output_subdir=null"]
+        self._run_once(job, [*config, *place], environment)
+
+    def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> None:
+        started = time.time()
+        process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
+        process.start()
+        assert process.pid
+        self._tell_guardian(f"+{process.pid}")
+        reason = self._wait(process)
+        end_group(process.pid, within=5 if process.exitcode == 0 else 1)
+        self._tell_guardian(f"-{process.pid}")
+        if process.exitcode and process.exitcode < 0 and not reason and not self.stopping.is_set():
+            name = signal.Signals(-process.exitcode).name
+            reason = f"killed by {name}" + (": out of memory, or by hand" if name == "SIGKILL" else "")
+        error = job.folder / ERROR
+        if reason and not (error.exists() and error.stat().st_mtime >= started):
+            error.write_text(f"{reason}\n", encoding="utf-8")
+
+    def _wait(self, process: BaseProcess) -> str | None:
+        """Wait for the end of a job, or bring it about; why, where the job itself cannot know."""
+        assert process.pid
+        deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
+        asked, reason = None, None
+        while process.exitcode is None:
+            if asked is None and (self.stopping.is_set() or time.monotonic() > deadline):
+                if not self.stopping.is_set():
+                    reason = f"took longer than sweep.timeout={self.timeout:g} seconds"
+                guardian.send(process.pid, signal.SIGTERM)
+                asked = time.monotonic()
+            if asked is not None and (self.killing.is_set() or time.monotonic() - asked > GRACE):
+                guardian.send(process.pid, signal.SIGKILL)
+            process.join(POLL)
+        return reason
+
+    def _tell_guardian(self, line: str) -> None:
+        with self._lock:
+            if self._guardian is None:
+                self._guardian = subprocess.Popen(
+                    [sys.executable, "-S", "-E", guardian.__file__],
+                    stdin=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,  # a Ctrl-C in the terminal is not for it
+                )
+            assert self._guardian.stdin
+            print(line, file=self._guardian.stdin, flush=True)
+
+    def close(self) -> None:
+        """Send the guardian home."""
+        with self._lock:
+            if self._guardian:
+                self._guardian.communicate()
+                self._guardian = None
+
+
+def become(args: list[str], environment: dict[str, str], output: str) -> None:
+    """Make this process the one that `python -m gan_lightning <args>` starts, in a process group of its own.
+
+    Args:
+        output: a file for what it prints.
+    """
+    os.setsid()
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in sys.stdout, sys.stderr:
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.environ.clear()
+    os.environ.update(environment)
+    import torch
+
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # the variable was read when torch was imported
+    sys.argv[1:] = args
+    runpy.run_module("gan_lightning", run_name="__main__", alter_sys=True)
+
+
+def end_group(group: int, within: float) -> None:
+    """Wait so many seconds for what is left of a process group whose first process has ended, then kill it."""
+    deadline = time.monotonic() + within
+    while guardian.send(group, 0) and time.monotonic() < deadline:
+        time.sleep(POLL)
+    guardian.send(group, signal.SIGKILL)
+
+
+def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
+    """Make sure that a job's folder holds nothing, or what this job has begun there.
+
+    Raises:
+        ValueError: if another run is there.
+    """
+    if folder.exists() and any(folder.iterdir()) and (other := typed_overrides(folder)) != list(overrides):
+        raise ValueError(f"{shorten(folder)} holds another run ({' '.join(other)}); choose another place: sweep.name=…")
+
+
+def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
+    """The user's environment, without what a launcher of processes has left in it."""
+    values = {name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER}
+    values.setdefault("OMP_NUM_THREADS", str(threads))
+    if gpus:
+        values["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return values

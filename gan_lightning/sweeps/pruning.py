@@ -1,0 +1,52 @@
+"""What a trial's run reports to its study, and its end where the study sees no promise in it."""
+
+import logging
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from gan_lightning.sweeps.storage import open_storage
+
+log = logging.getLogger(__name__)
+
+
+class Pruning(Callback):
+    """Report a score after every evaluation, its step the epoch; end the run, cleanly, if the pruner says so.
+
+    Of several devices the first one asks, and tells the others.
+
+    Args:
+        study: its name.
+        storage: see `open_storage`.
+        trial: its number.
+        monitor: the score.
+        pruner: an `optuna.pruners.BasePruner`.
+    """
+
+    def __init__(self, study: str, storage: str, trial: int, monitor: str, pruner: Any) -> None:
+        self.study, self.storage, self.trial, self.monitor, self.pruner = study, storage, trial, monitor, pruner
+        self.pruned = False
+
+    def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None or trainer.sanity_checking:
+            return
+        epoch = trainer.current_epoch + 1
+        prune = self.ask(epoch, float(score)) if trainer.is_global_zero else False
+        at_end = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if trainer.strategy.broadcast(prune) and not at_end:
+            log.info("pruned after epoch %d: %s %.4f is worse than that of other trials", epoch, self.monitor, score)
+            self.pruned = trainer.should_stop = True
+
+    def ask(self, epoch: int, score: float) -> bool:
+        """Tell the study, and ask it. A trial that has ended already is a run that somebody has resumed by hand."""
+        import optuna
+
+        storage = open_storage(self.storage)
+        study = optuna.load_study(study_name=self.study, storage=storage, pruner=self.pruner)
+        trial = study.get_trials(deepcopy=False)[self.trial]
+        if trial.state.is_finished():
+            return False
+        # Not optuna.Trial, which would draw parameters.
+        storage.set_trial_intermediate_value(trial._trial_id, epoch, score)
+        return bool(study.pruner.prune(study, storage.get_trial(trial._trial_id)))

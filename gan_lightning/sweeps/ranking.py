@@ -1,0 +1,269 @@
+"""Which run was best: the runs below a folder, those that differ in their seed alone as one row, as tables."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.files import written_whole
+from gan_lightning.paths import shorten
+from gan_lightning.runs import RunState, rerun_command, run_seconds, run_state, typed_overrides
+from gan_lightning.words import format_seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ORDER = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in a table, rows without a score
+FILE_WIDTH = 160  # characters of a table that goes to a pipe
+THUMBNAIL = 160  # pixels, width of a picture in the HTML table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk.
+
+    Args:
+        folder: of the run.
+        state: what has become of it.
+        score: the metric that is asked for; None where there is none yet.
+        seconds: that it took.
+        seed: of the run.
+        settings: what was typed for it, but the seed.
+        command: that repeats it.
+    """
+
+    folder: Path
+    state: RunState
+    score: float | None
+    seconds: float | None
+    seed: Any
+    settings: tuple[str, ...]
+    command: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone.
+
+    Args:
+        runs: at least one, the best first.
+        mean: of the scores of those that are done; None where none is.
+        std: of the same, with n - 1; None of fewer than two.
+        settings: what was typed for them and not for all others.
+    """
+
+    runs: list[Run]
+    mean: float | None
+    std: float | None
+    settings: str
+
+    @property
+    def state(self) -> str:
+        """What has become of the runs: `done`, or `2 done, 1 failed`."""
+        names = [run.state.name for run in self.runs]
+        counts = {name: names.count(name) for name in ORDER if name in names}
+        if len(counts) == 1:
+            return names[0]
+        return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+    @property
+    def error(self) -> str:
+        return next((run.state.error for run in self.runs if run.state.error), "")
+
+    @property
+    def seconds(self) -> float:
+        return sum(run.seconds or 0 for run in self.runs)
+
+    @property
+    def score(self) -> str:
+        """`2.4131 ± 0.0912 (3)`: mean, standard deviation, number of seeds."""
+        if self.mean is None:
+            return ""
+        count = sum(run.state.name == "done" and run.score is not None for run in self.runs)
+        return f"{self.mean:.4f}" + (f" ± {self.std:.4f} ({count})" if self.std is not None else "")
+
+
+def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
+    """Every run below a folder, the best first.
+
+    Args:
+        metric: of metrics.json.
+        direction: minimize | maximize.
+
+    Raises:
+        ValueError: for another direction.
+    """
+    if direction not in ("minimize", "maximize"):
+        raise ValueError(f"direction={direction} must be minimize or maximize")
+    sign = 1 if direction == "minimize" else -1
+    groups: dict[str, list[Run]] = {}
+    for config in sorted(folder.glob("**/.hydra/config.yaml")):
+        groups.setdefault(identity(config), []).append(read_run(config.parent.parent, metric))
+    common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
+    rows = [as_row(runs, sign, common) for runs in groups.values()]
+    return sorted(rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), ORDER.index(row.runs[0].state.name)))
+
+
+def identity(config: Path) -> str:
+    """What runs have in common that differ in their seed alone: their config without it, and without what watches."""
+    content = cast(DictConfig, OmegaConf.load(config))
+    for key in "seed", "callbacks", "logger", "sweep", "resume":
+        content.pop(key, None)
+    return OmegaConf.to_yaml(content, sort_keys=True)
+
+
+def read_run(folder: Path, metric: str) -> Run:
+    state = run_state(folder)
+    score = state.metrics.get(metric)
+    typed = typed_overrides(folder)
+    config = cast(DictConfig, OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    return Run(
+        folder=folder,
+        state=state,
+        score=score if isinstance(score, int | float) and math.isfinite(score) else None,
+        seconds=run_seconds(folder, state),
+        seed=config.get("seed"),
+        settings=tuple(override for override in typed if not override.startswith("seed=")),
+        command=state.metrics.get("command") or rerun_command(typed),
+    )
+
+
+def as_row(runs: list[Run], sign: int, common: set[str]) -> Row:
+    runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), ORDER.index(run.state.name)))
+    scores = [run.score for run in runs if run.state.name == "done" and run.score is not None]
+    own = " ".join(word for word in runs[0].settings if word not in common)
+    return Row(
+        runs=runs,
+        mean=statistics.fmean(scores) if scores else None,
+        std=statistics.stdev(scores) if len(scores) > 1 else None,
+        settings=own,
+    )
+
+
+def check_metric(rows: list[Row], metric: str) -> None:
+    """Raises ValueError if no run that is done has such a metric."""
+    done = [run for row in rows for run in row.runs if run.state.name == "done"]
+    if done and all(run.score is None for run in done):
+        known = sorted(key for key, value in done[0].state.metrics.items() if isinstance(value, int | float))
+        raise ValueError(f"metric={metric}: no run has it; there is {', '.join(known)}")
+
+
+def show(rows: list[Row], metric: str, out: Path, title: str, most: int = 10) -> list[Path]:
+    """Print the first rows, and write all to files in `out`, which are returned."""
+    from rich.console import Console
+
+    terminal = Console()
+    if not terminal.is_terminal:  # a file has no edge
+        terminal = Console(width=FILE_WIDTH)
+    terminal.print(terminal_table(rows, metric, most))
+    files = [out / "leaderboard.csv", out / "leaderboard.html"]
+    write_csv(rows, files[0], metric)
+    write_html(rows, files[1], metric, title)
+    return files
+
+
+# --- Tables ------------------------------------------------------------------------------------------------
+
+
+def terminal_table(rows: list[Row], metric: str, most: int = 10) -> Table:
+    """The first rows for a terminal, with the command that repeats the best run below."""
+    from rich.table import Table
+
+    table = Table(title=f"{len(rows)} settings, by {metric}", title_justify="left", caption_justify="left")
+    for heading in ("", metric, "state", "time", "settings", "folder"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("", "time") else "left")
+    for place, row in enumerate(rows[:most], start=1):
+        what = f"{row.state}: {row.error}" if row.error else row.state
+        folder = shorten(row.runs[0].folder)
+        table.add_row(str(place), row.score, what, format_seconds(row.seconds), shorten_numbers(row.settings), folder)
+    return table
+
+
+def shorten_numbers(settings: str) -> str:
+    """`lr=0.00044303752452182633` -> `lr=0.000443`: what a reader needs; the commands have all digits."""
+    return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.3g}", settings) or "-"
+
+
+def write_csv(rows: list[Row], file: Path, metric: str) -> None:
+    """A line for each run, with its row's place, mean and standard deviation."""
+    headings = ("place", metric, "mean", "std", "state", "error", "seconds", "seed", "settings", "folder", "command")
+    with written_whole(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+        lines = csv.writer(out)
+        lines.writerow(headings)
+        for place, row in enumerate(rows, start=1):
+            for run in row.runs:
+                seconds = None if run.seconds is None else round(run.seconds, 1)
+                known = (run.score, row.mean, row.std, run.state.name, run.state.error, seconds, run.seed)
+                lines.writerow([place, *("" if x is None else x for x in known), row.settings, run.folder, run.command])
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px system-ui, sans-serif; margin: 2em; color: #222 }}
+table {{ border-collapse: collapse }}
+th, td {{ padding: .5em .8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }}
+td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
+td.settings {{ max-width: 24em; overflow-wrap: anywhere }}
+tr:first-child td {{ font-weight: 600 }}
+.failed, .killed {{ color: #b00020 }}
+code {{ font-size: 12px; overflow-wrap: anywhere }}
+img {{ image-rendering: pixelated; display: block }}
+summary {{ cursor: pointer; font-weight: 400 }}
+</style></head><body><h1>{title}</h1><p>{summary}</p>
+<table><thead><tr><th></th><th>samples</th><th>{metric}</th><th>state</th><th>time</th><th>settings</th>
+<th>runs</th></tr></thead><tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+
+def write_html(rows: list[Row], file: Path, metric: str, title: str) -> None:
+    """One file that holds all it shows: a row for each setting, with samples of its best run."""
+    summary = f"{sum(len(row.runs) for row in rows)} runs of {len(rows)} settings, the best first, by {metric}"
+    lines = [html_row(place, row) for place, row in enumerate(rows, start=1)]
+    words = {"title": html.escape(title), "summary": html.escape(summary), "metric": html.escape(metric)}
+    with written_whole(file) as part:
+        part.write_text(PAGE.format(rows="\n".join(lines), **words), encoding="utf-8")
+
+
+def html_row(place: int, row: Row) -> str:
+    state = html.escape(f"{row.state}: {row.error}" if row.error else row.state)
+    runs = "".join(
+        f"<p>{html.escape(str(run.folder))}<br>{html.escape(f'seed {run.seed}, {run.state.name}')}"
+        f"{'' if run.score is None else f', {run.score:.4f}'}<br><code>{html.escape(run.command)}</code></p>"
+        for run in row.runs
+    )
+    return (
+        f'<tr><td class="number">{place}</td><td>{thumbnail(row.runs)}</td>'
+        f'<td class="number">{html.escape(row.score)}</td>'
+        f'<td class="{row.runs[0].state.name}">{state}</td><td class="number">{format_seconds(row.seconds)}</td>'
+        f'<td class="settings"><code>{html.escape(shorten_numbers(row.settings))}</code></td>'
+        f"<td><details><summary>{len(row.runs)}</summary>{runs}</details></td></tr>"
+    )
+
+
+def thumbnail(runs: Iterable[Run]) -> str:
+    """The last samples of the first run that has some, as part of the page."""
+    from PIL import Image
+
+    pictures = [picture for run in runs for picture in sorted((run.folder / "samples").glob("epoch_*.png"))[-1:]]
+    if not pictures:
+        return ""
+    with Image.open(pictures[0]) as image:
+        small = image.convert("L" if image.mode == "L" else "RGB")
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        data = io.BytesIO()
+        small.save(data, "PNG", optimize=True)
+    text = base64.b64encode(data.getvalue()).decode()
+    return f'<img width="{small.width}" height="{small.height}" alt="samples" src="data:image/png;base64,{text}">'

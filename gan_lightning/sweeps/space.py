@@ -1,0 +1,104 @@
+"""The search space of a study: config keys and where their values lie -> the overrides of a trial.
+
+    space:
+      optimizer.generator.lr: {low: 1e-5, high: 1e-3, log: true}     # float
+      n_critic: {low: 1, high: 5, step: 1}                           # whole numbers: low, high and step are
+      model.generator.hidden: {choices: ["[256, 512]", "[512, 512]"]}
+
+On the command line in Hydra's words: `n_critic=1,5`, `choice(...)`, `range(1,6)`, `interval(0.1,1)`, and
+`tag(log, interval(1e-5, 1e-3))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
+
+from gan_lightning.sweeps.overrides import parse
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.distributions import BaseDistribution
+
+Space = dict[str, dict[str, Any]]
+RANGE = {"low", "high", "log", "step"}
+
+
+def split(overrides: Sequence[str]) -> tuple[list[str], Space]:
+    """Overrides of one value, and those that stand for several as parts of a space."""
+    fixed: list[str] = []
+    space: Space = {}
+    for word, override in zip(overrides, parse(overrides), strict=True):
+        if override.is_sweep_override():
+            space[override.key_or_group] = _typed(override)
+        else:
+            fixed.append(word)
+    return fixed, space
+
+
+def _typed(override: Override) -> dict[str, Any]:
+    sweep: Any = override.value()
+    log = {"log": True} if "log" in getattr(sweep, "tags", ()) else {}
+    if isinstance(sweep, ChoiceSweep):
+        return {"choices": [_text(value) for value in override.sweep_iterator()]}
+    if isinstance(sweep, IntervalSweep):
+        return {"low": sweep.start, "high": sweep.end} | log
+    assert isinstance(sweep, RangeSweep)
+    values = list(sweep.range())
+    if log:
+        return {"low": values[0], "high": values[-1]} | log
+    return {"low": values[0], "high": values[-1], "step": sweep.step}
+
+
+def _text(value: Any) -> Any:
+    """Optuna's choices are numbers and text; a list is told as people type it."""
+    if isinstance(value, QuotedString):
+        return value.text
+    return value if isinstance(value, bool | int | float | str) or value is None else str(value).replace("'", "")
+
+
+def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
+    """Optuna's form of one key's values.
+
+    Raises:
+        ValueError: if they are not written as above.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if set(given) == {"choices"} and given["choices"]:
+        return CategoricalDistribution([_text(choice) for choice in given["choices"]])
+    if {"low", "high"} <= set(given) <= RANGE and all(_is_number(given[name]) for name in set(given) - {"log"}):
+        whole = all(isinstance(given[name], int) for name in ("low", "high"))
+        kind = IntDistribution if whole else FloatDistribution
+        try:
+            return kind(**given)
+        except ValueError as error:
+            raise ValueError(f"sweep.space: {key}={given}: {error}") from error
+    raise ValueError(
+        f"sweep.space: {key}={given} is not understood; write {{low: 1e-5, high: 1e-3, log: true}}, "
+        "{low: 1, high: 5, step: 1} or {choices: [a, b]}"
+    )
+
+
+def suggest(trial: Trial, key: str, values: BaseDistribution) -> Any:
+    """What Optuna proposes for a key; in a trial that was begun before, what it proposed then."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(values, CategoricalDistribution):
+        return trial.suggest_categorical(key, values.choices)
+    if isinstance(values, IntDistribution):
+        return trial.suggest_int(key, values.low, values.high, step=values.step, log=values.log)
+    assert isinstance(values, FloatDistribution)
+    return trial.suggest_float(key, values.low, values.high, step=values.step, log=values.log)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def override(key: str, value: Any) -> str:
+    """`optimizer.generator.lr=0.00031`."""
+    text = {None: "null", True: "true", False: "false"}.get(value, value) if not _is_number(value) else repr(value)
+    return f"{key}={text}"

@@ -1,0 +1,33 @@
+"""Where a study is kept."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+
+def open_storage(place: str) -> BaseStorage:
+    """Optuna's storage at a database's URL, or in a journal file, which many processes may write to.
+
+    Raises:
+        ValueError: if Optuna is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ValueError("sweep=…: a study needs Optuna: pip install 'gan-lightning[sweeps]'") from error
+    from optuna.storages import JournalStorage, get_storage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.captureWarnings(False)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if "://" in place:
+        return get_storage(place)
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(place))

@@ -1,0 +1,308 @@
+"""An Optuna study as one of Hydra's sweepers: trials are asked for, run as jobs, and told.
+
+Who calls whom: `StudySweeper` has `sweep.workers` threads. Each takes a trial from `Trials`, which keeps the count and
+takes over what a killed sweep has left, launches its jobs, and tells how they ended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import statistics
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from gan_lightning.resume import OBSERVERS
+from gan_lightning.runs import is_locked, quote, run_state
+from gan_lightning.sweeps.ending import at_work, finish
+from gan_lightning.sweeps.overrides import REPORTING, for_jobs, job_folder
+from gan_lightning.sweeps.space import Space, distribution, override, split, suggest
+from gan_lightning.sweeps.storage import open_storage
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 60.0  # seconds between signs of life in the study
+DEAD = 5 * HEARTBEAT  # without one for so long a trial of another machine is taken over
+
+
+class StudySweeper(Sweeper):
+    """Runs trials until the study has `sweep.n_trials`; started again it goes on where it was."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.stopping = threading.Event()
+        self.error: BaseException | None = None
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Raises JobsFailed if a trial failed, ValueError for settings that do not go together."""
+        settings = self.config.sweep
+        check_counts(settings)
+        self.fixed, typed_space = split(for_jobs(self.config, arguments))
+        space: Space = {**cast(Space, OmegaConf.to_container(settings.space, resolve=True)), **typed_space}
+        if not space:
+            raise ValueError(
+                "sweep.space is empty; give a key several values: 'optimizer.generator.lr=interval(1e-5,1e-3)'"
+            )
+        first = [
+            override(key, given["choices"][0] if "choices" in given else given.get("low"))
+            for key, given in space.items()
+        ]
+        self.base = self.hydra_context.config_loader.load_sweep_config(self.config, [*self.fixed, *first])
+        self.trials = Trials(self.config, space, self._identity(space))
+        with at_work(self.config, self.launcher, self.stop):
+            log.info("%s; live: optuna-dashboard %s", self.trials.describe(), self.trials.place)
+            workers = [threading.Thread(target=self._work, daemon=True) for _ in range(settings.workers)]
+            for worker in workers:
+                worker.start()
+            while any(worker.is_alive() for worker in workers):
+                workers[0].join(0.2) if workers[0].is_alive() else time.sleep(0.2)
+                self.trials.beat()
+                if self.stopping.is_set() and not hasattr(self.launcher, "stop"):
+                    break  # of SLURM's jobs: they go on
+        if self.error:
+            raise self.error
+        finish(self.config)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if hasattr(self.launcher, "stop"):
+            self.launcher.stop()
+
+    def _identity(self, space: Space) -> dict[str, Any]:
+        """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
+        keys = flat(OmegaConf.to_container(self.base, resolve=False))
+        watching = ("hydra", *OBSERVERS)
+        same = {key: value for key, value in keys.items() if key not in space and not key.startswith(watching)}
+        asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "direction", "seeds")}
+        return json.loads(json.dumps({**same, **asked, "sweep.space": space}))
+
+    def _work(self) -> None:
+        try:
+            while not self.stopping.is_set() and (trial := self.trials.take()):
+                if not self._run(trial) and self.config.sweep.on_failure == "stop":
+                    self.stop()
+        except BaseException as error:
+            self.error = self.error or error
+            self.stop()
+
+    def _run(self, trial: Trial) -> bool:
+        """Run the jobs of a trial, and tell the study; False if it failed."""
+        settings = self.config.sweep
+        parameters = [override(key, value) for key, value in self.trials.suggest(trial).items()]
+        scores: list[float] = []
+        for turn in range(settings.seeds):
+            number = trial.number * settings.seeds + turn
+            overrides = [*self.fixed, *parameters, *self._seed(turn), *self._reporting(trial, turn)]
+            self.launcher.launch([overrides], initial_job_idx=number)
+            folder = job_folder(self.config, number)
+            state = run_state(folder)
+            trial.set_user_attr(f"folder_{turn}" if turn else "folder", str(folder))
+            if self.stopping.is_set() and state.name not in ("done", "pruned", "failed"):
+                return True  # it stays a running trial, for whoever goes on with the study
+            score = state.metrics.get(settings.metric)
+            if state.name == "done" and score is not None:
+                scores.append(score)
+                continue
+            error = state.error if state.name != "done" else f"{folder}/metrics.json has no {settings.metric}"
+            self.trials.tell(trial, None, state.name if state.name != "done" else "failed", error)
+            return state.name == "pruned"
+        self.trials.tell(trial, statistics.fmean(scores), "done")
+        return True
+
+    def _seed(self, turn: int) -> list[str]:
+        """The seeds of a trial follow the one that is set."""
+        if self.config.sweep.seeds == 1:
+            return []
+        return [f"seed={self.base.seed + turn}"]
+
+    def _reporting(self, trial: Trial, turn: int) -> list[str]:
+        """What makes a job report to the study: the first of a trial's seeds, which alone may be pruned."""
+        pruner = OmegaConf.to_container(self.config.sweep.pruner) if self.config.sweep.pruner else None
+        if turn or not pruner:
+            return []
+        callback = {
+            "_target_": "gan_lightning.sweeps.pruning.Pruning",
+            "study": trial.study.study_name,
+            "storage": self.trials.place,
+            "trial": trial.number,
+            "monitor": self.config.sweep.metric,
+            "pruner": pruner,
+        }
+        return [f"+{REPORTING}={as_override(callback)}"]
+
+
+class Trials:
+    """The trials of a study, for several threads and several machines: each is run once, n_trials in all.
+
+    Args:
+        config: of the sweep.
+        space: see `space.py`.
+        identity: what must be the same in all trials.
+
+    Raises:
+        ValueError: if the study has trials of another identity.
+    """
+
+    def __init__(self, config: DictConfig, space: Space, identity: dict[str, Any]) -> None:
+        import optuna
+
+        self.settings = config.sweep
+        self.folder = Path(config.hydra.sweep.dir)
+        self.place = str(self.settings.storage or self.folder / "study.journal")
+        storage = open_storage(self.place)
+        self.distributions = {key: distribution(key, given) for key, given in space.items()}
+        self.study = optuna.create_study(
+            storage=storage, study_name=self.settings.name, direction=self.settings.direction, load_if_exists=True
+        )
+        self._check(identity)
+        self.n_trials = self.settings.n_trials or len(self._sampler().combinations)
+        self.me = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.mine: set[int] = set()  # ids
+        self.lock = threading.RLock()
+        (self.folder / ".sweepers").mkdir(parents=True, exist_ok=True)
+        self.alive = FileLock(self._lock_of(self.me))  # the kernel lets go of it when this process ends
+        self.alive.acquire(timeout=0)
+        self.beaten = time.monotonic()
+
+    def describe(self) -> str:
+        """`study mlp_tpe: 3 of 30 trials have ended`."""
+        ended = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        return f"study {self.settings.name}: {ended} of {self.n_trials} trials have ended"
+
+    def take(self) -> Trial | None:
+        """The next trial to run: one that a sweep now dead has begun, else a new one; None where there are enough."""
+        import optuna
+
+        # Of this process's threads, and of other sweeps that see this folder; a race between machines that share
+        # only a database can end in one trial too many.
+        with self.lock, FileLock(self.folder / ".sweepers" / "take.lock"):
+            trials = self.study.get_trials(deepcopy=False)
+            running, waiting = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.WAITING
+            left = [trial for trial in trials if trial.state == running and self._is_abandoned(trial)]
+            self.study.sampler = self._sampler(left[0].number if left else len(trials))
+            if left:
+                trial = optuna.Trial(self.study, left[0]._trial_id)
+            elif sum(trial.state != waiting for trial in trials) >= self.n_trials:
+                return None
+            else:
+                trial = self.study.ask()
+            self.mine.add(trial._trial_id)
+            trial.set_user_attr("sweeper", self.me)
+            trial.set_user_attr("alive", time.time())
+            return trial
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """The parameters of a trial; of one that was begun before, those it had."""
+        with self.lock:
+            return {key: suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
+
+    def tell(self, trial: Trial, value: float | None, ended: str, error: str = "") -> None:
+        """How a trial has ended: done, with its value; pruned; else failed."""
+        from optuna.trial import TrialState
+
+        states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        with self.lock:
+            if error:
+                trial.set_user_attr("error", error)
+            self.study.tell(trial, value, states.get(ended, TrialState.FAIL))
+            self.mine.discard(trial._trial_id)
+            complete = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+        if complete and value is not None and self.settings.seeds > 1:
+            log.info("trial %d: mean of %d seeds %.4f; best %.4f, trial %d", trial.number, self.settings.seeds, value,
+                     self.study.best_value, self.study.best_trial.number)  # fmt: skip
+
+    def beat(self) -> None:
+        """Tell other machines now and then that the trials of this one are being worked at."""
+        if time.monotonic() - self.beaten > HEARTBEAT:
+            self.beaten = time.monotonic()
+            with self.lock:
+                for trial_id in self.mine:
+                    self.study._storage.set_trial_user_attr(trial_id, "alive", time.time())
+
+    def _is_abandoned(self, trial: Any) -> bool:
+        sweeper = trial.user_attrs.get("sweeper")
+        if sweeper == self.me:
+            return False
+        if sweeper and self._lock_of(sweeper).exists():
+            return not is_locked(self._lock_of(sweeper))
+        alive = trial.user_attrs.get("alive") or trial.datetime_start.timestamp()
+        return time.time() - alive > DEAD
+
+    def _lock_of(self, sweeper: str) -> Path:
+        return self.folder / ".sweepers" / f"{sweeper}.lock"
+
+    def _sampler(self, number: int = 0) -> Any:
+        """A sampler for the trial of this number: one that goes on in another process must not draw the same again."""
+        from hydra.utils import instantiate
+
+        given = self.settings.sampler
+        seed = {"seed": given.seed + number} if given.get("seed") is not None else {}
+        distributions = {"distributions": self.distributions} if "distributions" in given else {}
+        return instantiate(given, **seed, **distributions)
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        earlier = self.study.user_attrs.get("identity")
+        if earlier is None:
+            self.study.set_user_attr("identity", identity)
+            return
+        changed = sorted(key for key in earlier.keys() | identity.keys() if earlier.get(key) != identity.get(key))
+        if changed:
+            key = changed[0]
+            raise ValueError(
+                f"sweep.name={self.settings.name}: its trials were made with other settings "
+                f"({', '.join(changed[:8])}; {key} was {earlier.get(key)}, is {identity.get(key)}); "
+                "choose another sweep.name for a new study"
+            )
+
+
+def check_counts(settings: DictConfig) -> None:
+    """Raises ValueError for numbers of trials and seeds that a study cannot have."""
+    every = "distributions" in settings.sampler
+    if not (settings.n_trials is None and every) and not (isinstance(settings.n_trials, int) and settings.n_trials > 0):
+        raise ValueError(
+            f"sweep.n_trials={settings.n_trials} must be a whole number, 1 or more; null with sweep/sampler=grid alone"
+        )
+    if not isinstance(settings.seeds, int) or settings.seeds < 1:
+        raise ValueError(f"sweep.seeds={settings.seeds} must be a whole number, 1 or more")
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one with dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        found |= flat(item, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
+def as_override(value: Any) -> str:
+    """A value in the grammar of Hydra's command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_override, value)) + "]"
+    if isinstance(value, str):
+        return quote(value)
+    return json.dumps(value)

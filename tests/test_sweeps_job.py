@@ -1,0 +1,239 @@
+"""Jobs in process groups: timed, retried, stopped, nothing left behind. The runs here are small scripts."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from gan_lightning.runs import run_state
+from gan_lightning.sweeps import guardian
+from gan_lightning.sweeps import job as jobs
+from gan_lightning.sweeps.job import Job, Runner, check_vacant, job_environment
+from gan_lightning.sweeps.launcher import share_gpus
+
+
+def script(body):
+    """Stands in for `become`: a process group of its own that runs `body(folder, args)`."""
+
+    def become(args, environment, output):
+        os.setsid()
+        sys.stdout = sys.stderr = open(output, "a")  # noqa: SIM115
+        body(Path(output).parent, args)
+
+    return become
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a job whose process does `body`: its state, and the runner's."""
+
+    def start(body, folder=tmp_path / "0", before=lambda runner: None, **settings):
+        # Forked from here, the process knows `body`; those of a sweep know only what can be imported.
+        monkeypatch.setattr(jobs, "PROCESSES", multiprocessing.get_context("fork"))
+        monkeypatch.setattr(jobs.PROCESSES, "set_forkserver_preload", lambda names: None)
+        monkeypatch.setattr(jobs, "become", script(body))
+        runner = Runner(**settings)
+        job = Job(0, folder, ["seed=1"], 1, lambda: (folder / ".hydra").mkdir(parents=True))
+        before(runner)
+        runner.run(job)
+        runner.close()
+        return run_state(folder)
+
+    return start
+
+
+def done(folder, args):
+    (folder / "metrics.json").write_text(json.dumps({"state": "done"}))
+
+
+def fail(folder, args):
+    (folder / "train.log").touch()
+    (folder / "error.txt").write_text("optimizer.generator.lr=-1: Invalid learning rate: -1\n")
+    sys.exit(1)
+
+
+def test_a_job_that_ends_well_is_done(run):
+    assert run(done).name == "done"
+
+
+def test_a_job_that_fails_says_why(run):
+    state = run(fail)
+    assert (state.name, state.error) == ("failed", "optimizer.generator.lr=-1: Invalid learning rate: -1")
+
+
+def test_a_job_that_is_killed_is_named_as_such(run):
+    state = run(lambda folder, args: os.kill(os.getpid(), signal.SIGKILL))
+    assert state.error == "killed by SIGKILL: out of memory, or by hand"
+
+
+def test_a_job_that_takes_too_long_is_ended(run):
+    started = time.monotonic()
+    state = run(lambda folder, args: time.sleep(60), timeout=0.5)
+    assert state.error == "took longer than sweep.timeout=0.5 seconds"
+    assert time.monotonic() - started < 10
+
+
+def test_a_job_that_does_not_listen_is_killed(run, monkeypatch):
+    monkeypatch.setattr(jobs, "GRACE", 0.5)
+
+    def deaf(folder, args):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+
+    started = time.monotonic()
+    assert run(deaf, timeout=0.5).name == "failed"
+    assert time.monotonic() - started < 10
+
+
+def test_a_job_is_tried_again_as_often_as_asked(run, tmp_path):
+    tries = tmp_path / "tries"
+
+    def third_time(folder, args):
+        with tries.open("a") as file:
+            file.write("x")
+        (done if tries.read_text() == "xxx" else fail)(folder, args)
+
+    assert run(third_time, retries=1).name == "failed"
+    tries.unlink()
+    assert run(third_time, retries=2).name == "done"
+
+
+def test_a_job_that_was_begun_goes_on_from_its_checkpoint(run, tmp_path):
+    (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
+
+    def resumed(folder, args):
+        assert args == [f"resume='{folder}'"]
+        done(folder, args)
+
+    assert run(resumed).name == "done"
+
+
+def test_a_job_that_was_begun_without_a_checkpoint_starts_anew(run, tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "events.out").touch()  # curves of the first try would be doubled
+
+    def anew(folder, args):
+        assert not (folder / "events.out").exists()
+        assert args[:2] == ["--config-path", str(folder / ".hydra")]
+        done(folder, args)
+
+    assert run(anew).name == "done"
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_scores_starts_anew(run, tmp_path):
+    (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
+
+    def at_end(folder, args):
+        if args[0].startswith("resume="):
+            (folder / "error.txt").write_text("resume=x: the run is at its end, trainer.max_epochs=2")
+            sys.exit(1)
+        done(folder, args)
+
+    assert run(at_end).name == "done"
+
+
+def test_a_job_that_is_done_is_not_run_again(run, tmp_path):
+    (tmp_path / "0").mkdir()
+    done(tmp_path / "0", [])
+    assert run(fail).name == "done"
+
+
+def test_a_folder_with_another_run_is_not_touched(tmp_path):
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+    check_vacant(tmp_path / "0", ["seed=1"])
+    with pytest.raises(ValueError, match=r"holds another run \(seed=1\); choose another place: sweep\.name="):
+        check_vacant(tmp_path / "0", ["seed=2"])
+
+
+def test_what_a_job_leaves_running_is_ended_with_it(run, tmp_path):
+    def leave(folder, args):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        (tmp_path / "child").write_text(str(child.pid))
+        os._exit(3)
+
+    run(leave)
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not alive(child):
+            return
+        time.sleep(0.1)
+    pytest.fail("a child of the job still runs")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_stopping_lets_the_job_save_and_starts_no_other(run, tmp_path):
+    def stop_soon(runner):
+        threading.Timer(1.0, runner.stopping.set).start()
+
+    def saves(folder, args):
+        def save(*_):
+            (folder / "metrics.json").write_text(json.dumps({"state": "stopped"}))
+            sys.exit(130)
+
+        signal.signal(signal.SIGTERM, save)
+        time.sleep(60)
+
+    assert run(saves, before=stop_soon, retries=3).name == "stopped"
+
+
+def test_guardian_ends_what_a_killed_sweep_leaves(tmp_path):
+    """The sweep's end of the pipe is closed by the kernel, whatever ended it."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    threading.Thread(target=sleeper.wait, daemon=True).start()  # else it stays a zombie, which init would not let it
+    keeper = subprocess.Popen([sys.executable, guardian.__file__], stdin=subprocess.PIPE, text=True)
+    keeper.communicate(f"+{sleeper.pid}\n+{other.pid}\n-{other.pid}\n", timeout=20)
+    try:
+        assert sleeper.wait(5) == -signal.SIGTERM
+        assert other.poll() is None  # a job that had ended: its number may be another's by now
+    finally:
+        other.kill()
+        other.wait()
+
+
+# --- What a job may use ------------------------------------------------------------------------------------
+
+
+def test_environment_is_the_users_without_what_a_launcher_left(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("MASTER_PORT", "1234")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("MINE", "kept")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    environment = job_environment(3, ["4", "5"])
+    assert not {"LOCAL_RANK", "MASTER_PORT", "HYDRA_FULL_ERROR"} & set(environment)
+    assert (environment["MINE"], environment["OMP_NUM_THREADS"]) == ("kept", "3")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "4,5"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert job_environment(3, [])["OMP_NUM_THREADS"] == "2"
+
+
+def test_each_worker_owns_gpus_of_its_own(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-a,7,8")
+    assert share_gpus(2, 2) == [["4", "5"], ["GPU-a", "7"]]
+    assert share_gpus(3, 0) == [[], [], []]
+
+
+def test_too_few_gpus_say_how_many_workers_fit(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ValueError, match=r"needs 3 GPUs, this machine shows 2; use sweep\.workers=2"):
+        share_gpus(3, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match=r"shows 0; use sweep\.gpus_per_job=0"):
+        share_gpus(1, 1)
