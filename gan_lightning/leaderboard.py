@@ -1,0 +1,33 @@
+"""Rank runs: runs below a folder -> a table in the terminal, leaderboard.csv and leaderboard.html."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_lightning.cli import command
+from gan_lightning.paths import shorten
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+@command("leaderboard")
+def main(config: DictConfig) -> None:
+    from gan_lightning.sweeps.ranking import check_metric, rank_runs, show
+
+    runs = Path(config.runs).expanduser()
+    rows = rank_runs(runs, config.metric, config.direction)
+    if not rows:
+        raise ValueError(f"runs={config.runs}: there is no run below it; name a folder such as outputs")
+    check_metric(rows, config.metric)
+    files = show(rows, config.metric, Path(config.out or runs).expanduser(), title=str(config.runs), most=config.most)
+    log.info("%s", "\n".join(shorten(file) for file in files))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The leaderboard: run folders -> rows, CSV, HTML, and the command."""
+
+import csv
+import json
+
+import pytest
+from conftest import RunCli
+from PIL import Image
+
+from gan_lightning.runs import alone_in, run_state
+from gan_lightning.sweeps.ranking import identity, rank_runs, write_csv, write_html
+
+FID = "metrics/fid"
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """A run folder as training leaves it: `make_run("a", lr=1e-3, seed=0, fid=2.0)`."""
+
+    def make(name, lr=1e-3, seed=0, fid=None, state="done", error=None, model="mlp", folder=tmp_path):
+        run = folder / name
+        (run / ".hydra").mkdir(parents=True)
+        (run / "samples").mkdir()
+        config = {"seed": seed, "optimizer": {"lr": lr}, "callbacks": {"console": name}}
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+        words = [f"model={model}", f"optimizer.lr={lr}", f"seed={seed}"]
+        (run / ".hydra" / "overrides.yaml").write_text(json.dumps(words))
+        (run / "train.log").touch()
+        if fid is not None:
+            record = {
+                FID: fid,
+                "state": state,
+                "seconds": 10.0,
+                "command": f"python -m gan_lightning {' '.join(words)}",
+            }
+            (run / "metrics.json").write_text(json.dumps(record))
+        if error:
+            (run / "error.txt").write_text(f"{error}\n")
+        Image.new("L", (300, 300), color=128).save(run / "samples" / "epoch_0001.png")
+        return run
+
+    return make
+
+
+@pytest.fixture
+def mixed(make_run, tmp_path):
+    """Two settings with seeds, one pruned, one failed, one killed."""
+    for seed, fid in enumerate((3.0, 2.0, 4.0)):
+        make_run(f"a{seed}", lr=1e-3, seed=seed, fid=fid)
+    for seed, fid in enumerate((2.5, 2.7)):
+        make_run(f"b{seed}", lr=2e-3, seed=seed, fid=fid)
+    make_run("c", lr=5e-1, fid=90.0, state="pruned")
+    make_run("d", lr=-1.0, error="optimizer.lr=-1.0: Invalid <learning> rate")
+    make_run("e", lr=7.0)
+    return tmp_path
+
+
+def test_best_mean_comes_first_then_what_has_no_score(mixed):
+    rows = rank_runs(mixed, FID, "minimize")
+    assert [row.score for row in rows] == ["2.6000 ± 0.1414 (2)", "3.0000 ± 1.0000 (3)", "", "", ""]
+    assert [row.state for row in rows] == ["done", "done", "pruned", "killed", "failed"]
+    assert [run.folder.name for run in rows[1].runs] == ["a1", "a0", "a2"]  # the best seed first
+    assert rows[4].error == "optimizer.lr=-1.0: Invalid <learning> rate"
+    assert rows[1].seconds == 30.0
+
+
+def test_more_can_be_better(mixed):
+    assert rank_runs(mixed, FID, "maximize")[0].mean == 3.0
+    with pytest.raises(ValueError, match="direction=up must be minimize or maximize"):
+        rank_runs(mixed, FID, "up")
+
+
+def test_settings_show_what_differs(mixed):
+    rows = rank_runs(mixed, FID, "minimize")
+    assert [row.settings for row in rows[:2]] == ["optimizer.lr=0.002", "optimizer.lr=0.001"]  # all are model=mlp
+
+
+def test_runs_that_differ_in_what_watches_are_one_setting(make_run):
+    first, second, other = (
+        make_run(name, lr=lr) / ".hydra" / "config.yaml" for name, lr in (("x", 1), ("y", 1), ("z", 2))
+    )
+    assert identity(first) == identity(second) != identity(other)
+
+
+def test_a_row_of_mixed_ends_says_how_many(make_run, tmp_path):
+    make_run("a", seed=0, fid=2.0)
+    make_run("b", seed=1, error="killed by SIGKILL")
+    (row,) = rank_runs(tmp_path, FID, "minimize")
+    assert (row.state, row.score, row.error) == ("1 done, 1 failed", "2.0000", "killed by SIGKILL")
+
+
+def test_csv_has_a_line_for_each_run_with_the_command_that_repeats_it(mixed, tmp_path):
+    rows = rank_runs(mixed, FID, "minimize")
+    write_csv(rows, tmp_path / "leaderboard.csv", FID)
+    lines = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text().splitlines()))
+    assert len(lines) == 8
+    assert lines[0] == {
+        "place": "1",
+        FID: "2.5",
+        "mean": "2.6",
+        "std": str(rows[0].std),
+        "state": "done",
+        "error": "",
+        "seconds": "10.0",
+        "seed": "0",
+        "settings": "optimizer.lr=0.002",
+        "folder": str(mixed / "b0"),
+        "command": "python -m gan_lightning model=mlp optimizer.lr=0.002 seed=0",
+    }
+    assert lines[-1]["command"].endswith("python -m gan_lightning model=mlp optimizer.lr=-1.0 seed=0")
+
+
+def test_html_holds_all_it_shows(mixed, tmp_path):
+    write_html(rank_runs(mixed, FID, "minimize"), tmp_path / "board.html", FID, "night <1>")
+    page = (tmp_path / "board.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "Invalid &lt;learning&gt; rate" in page and "night &lt;1&gt;" in page
+    assert page.count("<tr>") == 6
+    assert len(page) < 40_000  # thumbnails, not pictures
+
+
+# --- What has become of a run ------------------------------------------------------------------------------
+
+
+def test_a_run_at_work_is_running_until_its_process_is_gone(make_run):
+    run = make_run("a", error="of an earlier try")
+    with alone_in(run):
+        assert run_state(run).name == "running"
+    (run / ".lock").touch()  # as a killed process leaves it
+    assert run_state(run).name == "failed"
+
+
+def test_the_newer_of_error_and_scores_counts(make_run):
+    import os
+
+    run = make_run("a", fid=2.0, error="of an earlier try")
+    os.utime(run / "error.txt", (1, 1))
+    assert run_state(run).name == "done"
+    os.utime(run / "metrics.json", (0, 0))
+    assert run_state(run).name == "failed"
+
+
+# --- The command -------------------------------------------------------------------------------------------
+
+
+def test_leaderboard_prints_and_writes_tables(run_cli: RunCli, mixed):
+    result = run_cli("runs=.", module="gan_lightning.leaderboard", cwd=mixed)
+    assert result.returncode == 0, result.stderr
+    assert "5 settings, by metrics/fid" in result.stdout
+    assert "2.6000 ± 0.1414 (2)" in result.stdout
+    assert (mixed / "leaderboard.csv").exists() and (mixed / "leaderboard.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["runs=nowhere"], "runs=nowhere: there is no run below it; name a folder such as outputs"),
+        (["runs=.", "metric=metrics/fod"], "metric=metrics/fod: no run has it; there is metrics/fid, seconds"),
+    ],
+)
+def test_leaderboard_says_what_is_missing(run_cli: RunCli, mixed, args, line):
+    result = run_cli(*args, module="gan_lightning.leaderboard", cwd=mixed)
+    assert (result.returncode, result.stderr.strip()) == (1, f"error: {line}")
+
+
+def test_numbers_are_shortened_for_readers():
+    from gan_lightning.sweeps.ranking import shorten_numbers
+
+    assert shorten_numbers("lr=0.00044303752452182633 k=3 b=[0.0,0.999] f=1.234567e-05") == (
+        "lr=0.000443 k=3 b=[0.0,0.999] f=1.23e-05"
+    )
