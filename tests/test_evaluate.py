@@ -13,7 +13,7 @@ SETTINGS = ("num_samples=600", "metrics.cache=null")
 FIGURES = {"classes.png": (302, 302), "nearest.png": (482, 242), "class_histogram.png": (760, 240)}
 ROWS = (
     *("fid", "kid", "kid_stderr", "precision", "recall", "density", "coverage", "inception_score"),
-    *("class_kl", "classes_missing", "sure_share", "memorised", "nearest_ratio"),
+    *("class_kl", "classes_missing", "class_excess", "sure_share", "variety", "memorised", "nearest_ratio"),
 )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
-from gan_lightning.callbacks.evaluation import Evaluation, excess, spread
+from gan_lightning.callbacks.evaluation import Evaluation
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data.module import sample_blocks
@@ -340,17 +340,6 @@ def test_a_run_with_the_judge_does_without_curves(compose, tmp_path, override):
 
 
 # --- Numbers -------------------------------------------------------------------------------------------------
-
-
-def test_spread_of_images_is_their_distance_from_the_mean():
-    images = torch.tensor([0, 255]).view(2, 1, 1, 1).expand(2, 1, 3, 3).to(torch.uint8)
-    assert spread(images) == pytest.approx(2**0.5)  # -1 and 1: variance 2, of n - 1
-    assert spread(images[:1].expand(5, -1, -1, -1)) == 0
-
-
-def test_excess_is_that_of_the_most_over_represented_class():
-    assert excess([10, 20, 30], torch.tensor([100, 200, 300])) == pytest.approx(1)
-    assert excess([0, 5, 15], torch.tensor([1, 1, 2])) == pytest.approx(1.5)
 
 
 def test_a_stub_tells_the_shades_apart(tmp_path):

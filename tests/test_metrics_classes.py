@@ -1,4 +1,4 @@
-"""Inception score and class histogram: both read the judge's logits only."""
+"""Inception score and class histogram, which read the judge's logits only; variety, which reads pixels only."""
 
 import math
 
@@ -8,6 +8,7 @@ import torch
 
 from gan_lightning.metrics.class_histogram import class_histogram
 from gan_lightning.metrics.inception_score import inception_score
+from gan_lightning.metrics.variety import spread
 
 
 def logits(num_samples: int = 600, num_classes: int = 10, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
@@ -65,3 +66,19 @@ def test_sure_share_counts_probabilities_from_nine_tenths_up():
         torch.tensor([[sure, 0.0], [0.0, unsure], [0.0, 0.0], [0.0, sure]]), torch.tensor([1, 1])
     )
     assert histogram.sure_share == 0.5
+
+
+def test_excess_is_that_of_the_most_over_represented_class():
+    def excess(counts: list[int], data_counts: list[int]) -> float:
+        classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return class_histogram(one_hot(classes, len(counts)), torch.tensor(data_counts)).excess
+
+    assert excess([10, 20, 30], [100, 200, 300]) == pytest.approx(1)
+    assert excess([0, 5, 15], [1, 1, 2]) == pytest.approx(1.5)
+    assert excess([0, 5, 15], [1, 3, 0]) == pytest.approx(1 / 3)  # one that the data lack does not count
+
+
+def test_spread_of_images_is_their_distance_from_the_mean():
+    images = torch.tensor([0, 255]).view(2, 1, 1, 1).expand(2, 1, 3, 3).to(torch.uint8)
+    assert spread(images) == pytest.approx(2**0.5)  # -1 and 1: variance 2, of n - 1
+    assert spread(images[:1].expand(5, -1, -1, -1)) == 0

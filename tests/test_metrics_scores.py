@@ -67,11 +67,14 @@ def test_new_real_images_score_as_the_control_does(reference):
         "coverage",
         "inception_score",
         "sure_share",
+        "class_excess",
+        "variety",
         "nearest_ratio",
     ):
         assert found[name] == pytest.approx(control[name], rel=0.1)
     assert found["class_kl"] < 0.01 and found["classes_missing"] == 0
     assert found["memorised"] < 0.03
+    assert control["variety"] == pytest.approx(1, abs=0.1) and 1 <= control["class_excess"] < 1.2
 
 
 def test_every_result_says_what_it_means(reference, judge):
@@ -123,11 +126,12 @@ def test_one_class_constant_and_copying_generators_are_each_caught(reference):
     copying = score(TRAINING[0][:1000], reference).values
 
     assert one_class["class_kl"] > 1.3 and one_class["inception_score"] < 1.1
+    assert one_class["class_excess"] > 3 and one_class["variety"] < 0.9 * control["variety"]
     assert one_class["precision"] > 0.9 * control["precision"]  # nothing wrong with quality
     assert one_class["memorised"] < 0.05  # nor does it copy
 
     assert constant["coverage"] < 0.05 and constant["recall"] < 0.01
-    assert constant["fid"] > 20 * control["fid"]
+    assert constant["fid"] > 20 * control["fid"] and constant["variety"] == 0
 
     assert copying["memorised"] == 1 and copying["nearest_ratio"] < 0.01
     assert copying["fid"] < 2 * control["fid"] + 0.05  # no other score sees it

@@ -196,7 +196,7 @@ def test_glossary_has_every_tag_and_no_other():
         "samples/real",
         "samples/interpolation",
     }  # tests/test_pictures.py has them from an event file
-    scored = {f"metrics/{name}" for name in (*ROWS, "variety", "class_excess")} | {"histogram/classes"}
+    scored = {f"metrics/{name}" for name in ROWS} | {"histogram/classes"}
     alarms = {f"alarm/{name}" for name in ADVICE}
     families = ("loss", "prob", "accuracy", "grad_norm", "lr", "progress", "samples", "metrics", "histogram", "alarm")
     glossary = set(re.findall(rf"`((?:{'|'.join(families)})/\w+)`", README))

@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gan_lightning.callbacks.tensorboard import writers
-from gan_lightning.images import normalize, to_uint8
+from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
 from gan_lightning.metrics.scores import Reference, Scores, load_reference, score
 
@@ -43,7 +43,6 @@ class Evaluation(Callback):
             cache = Path(self.cache) if self.cache else None
             self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
             self.reference.check(data.num_val_samples)
-            self.real_spread = spread(data.images())
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.on_train_epoch_start(trainer, gan)  # a run that is resumed within an epoch does not start one
@@ -74,9 +73,6 @@ class Evaluation(Callback):
             images = torch.cat([blocks[number] for number in sorted(blocks)])
             self.scores, self.control = score(images, self.reference), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
-            values["metrics/variety"] = spread(images) / self.real_spread
-            if self.extractor.classifies_data:
-                values["metrics/class_excess"] = excess(self.scores.class_counts, self.reference.class_counts)
             self.say(trainer)
             for writer in writers(trainer):
                 num_classes = len(self.scores.class_counts)
@@ -93,17 +89,6 @@ class Evaluation(Callback):
         ]
         number = self.scores.about["num_samples"]
         log.info("epoch %d, %s samples: %s", trainer.current_epoch + 1, f"{number:,}", ", ".join(parts))
-
-
-def spread(images: Tensor) -> float:
-    """Root mean square distance of images (N, C, H, W) uint8 from their mean, per pixel in [-1, 1]; at most 10,000."""
-    return normalize(images[:10_000]).var(dim=0).mean().sqrt().item()
-
-
-def excess(counts: list[int], data_counts: Tensor) -> float:
-    """How many times as often as in the data the most over-represented class is drawn; 1 where the shares agree."""
-    shares, data_shares = torch.tensor(counts) / sum(counts), data_counts / data_counts.sum()
-    return (shares / data_shares)[data_counts > 0].max().item()  # a judge may see classes that the data lack
 
 
 def gather(samples: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -12,6 +12,7 @@ class ClassHistogram(NamedTuple):
     counts: list[int]  # samples of each class, K long
     kl: float  # KL(generated || data), in nats: 0 if as the data, log K if only one of K equal classes
     missing: int  # classes of the data without one sample
+    excess: float  # how many times as often as in the data the most over-drawn class is drawn; 1 as in the data
     sure_share: float  # share of samples whose most probable class has probability 0.9 or more
 
 
@@ -19,7 +20,7 @@ def class_histogram(logits: Tensor, data_counts: Tensor) -> ClassHistogram:
     """Classes of samples by the judge, against those of the data; used since Unrolled GAN. Metz et al. 2017.
     https://arxiv.org/abs/1611.02163
 
-    KL(q || p) = sum_k q_k log(q_k / p_k),   q generated, p data
+    KL(q || p) = sum_k q_k log(q_k / p_k),   excess = max_k q_k / p_k,   q generated, p data
 
     Args:
         logits: (N, K) float.
@@ -33,5 +34,6 @@ def class_histogram(logits: Tensor, data_counts: Tensor) -> ClassHistogram:
         counts.tolist(),
         kl.item(),
         int(((counts == 0) & (data_counts > 0)).sum()),
+        (q / p)[p > 0].max().item(),  # a judge may see classes that the data lack
         (probabilities >= SURE).double().mean().item(),
     )

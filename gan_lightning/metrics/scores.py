@@ -32,6 +32,7 @@ from gan_lightning.metrics.kid import kid
 from gan_lightning.metrics.memorisation import Nearness, PixelSpace, memorisation, nearness, pixel_space
 from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
 from gan_lightning.metrics.precision_recall import precision_recall
+from gan_lightning.metrics.variety import spread
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Reference:
     held_out_features: Tensor  # (H, F) float32
     held_out_logits: Tensor  # (H, K) float32
     held_out: Nearness
+    spread: float  # of the training images, and
+    held_out_spread: float
     _controls: dict[int, Scores] = field(default_factory=dict)
 
     def check(self, num_samples: int) -> None:
@@ -107,6 +110,7 @@ class Reference:
                 self.held_out_features[some],
                 self.held_out_logits[some],
                 Nearness(*(values[some] for values in self.held_out)),
+                self.held_out_spread,
                 self,
                 "test split",
             )
@@ -130,11 +134,13 @@ def score(images: Tensor, reference: Reference) -> Scores:
         images = to_uint8(images)
     features, logits = extract(reference.extractor, images)
     near = nearness(reference.pixels.locate(images), reference.training)
-    return compare(features, logits, near, reference, "generated")
+    return compare(features, logits, near, spread(images), reference, "generated")
 
 
 @exact_float32()
-def compare(features: Tensor, logits: Tensor, near: Nearness, reference: Reference, samples: str) -> Scores:
+def compare(
+    features: Tensor, logits: Tensor, near: Nearness, own_spread: float, reference: Reference, samples: str
+) -> Scores:
     """Scores of samples with features (N, F) and logits (N, K), near to some of the training images."""
     real = reference.features
     # As many of each, since precision, recall and coverage depend on how many there are.
@@ -149,7 +155,8 @@ def compare(features: Tensor, logits: Tensor, near: Nearness, reference: Referen
     histogram = class_histogram(logits, reference.class_counts)
     if reference.extractor.classifies_data:
         values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
-        values["sure_share"] = histogram.sure_share
+        values["class_excess"], values["sure_share"] = histogram.excess, histogram.sure_share
+    values["variety"] = own_spread / reference.spread
     values["memorised"], values["nearest_ratio"] = memorisation(near, reference.held_out)
     about: dict[str, str | int] = {
         "samples": samples,
@@ -198,6 +205,8 @@ def load_reference(
         tensors["held_out_features"],
         tensors["held_out_logits"],
         Nearness(tensors["held_out.distance"], tensors["held_out.ratio"], tensors["held_out.image"]),
+        spread(images),
+        spread(held_out),
     )
 
 
