@@ -13,15 +13,16 @@ BAR, HEIGHT, MARGIN = 24, 200, 20  # pixels
 
 
 def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
-    """Write classes.png, class_histogram.png and nearest.png.
+    """Write nearest.png, and where the samples' classes are known classes.png and class_histogram.png.
 
     Args:
         images: (N, C, H, W) uint8, generated.  training: (T, C, H, W) uint8.
         data_counts: (K,) training images of each class, by the judge.
     """
-    save_png(grid(normalize(by_class(images, scores.classes, len(data_counts))), nrow=10), folder / "classes.png")
     save_png(grid(normalize(beside_nearest(images, training, scores)), nrow=16), folder / "nearest.png")
-    class_histogram(scores.class_counts, data_counts.tolist()).save(folder / "class_histogram.png")
+    if scores.class_counts:
+        save_png(grid(normalize(by_class(images, scores.classes, len(data_counts))), nrow=10), folder / "classes.png")
+        class_histogram(scores.class_counts, data_counts.tolist()).save(folder / "class_histogram.png")
 
 
 def by_class(images: Tensor, classes: Tensor, num_classes: int, each: int = 10) -> Tensor:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import sys
+from types import ModuleType
 
 import idx_files
 import pytest
@@ -138,6 +140,44 @@ def test_a_test_split_too_small_for_a_control_is_named(run, evaluate, tmp_path):
 def test_data_without_a_judge_says_how_to_train_one(run, evaluate):
     with pytest.raises(Exception, match=r"No judge for 'unheard_of'.*gan_lightning\.train_judge"):
         evaluate(f"ckpt={run}", "metrics.extractor.judge=unheard_of")
+
+
+def test_inceptions_scores_have_no_classes_of_the_data(run, evaluate, tmp_path, monkeypatch, capsys):
+    """The composed config with a network of few features in place of Inception's."""
+
+    class Network(torch.nn.Module):
+        def __init__(self, name, features, feature_extractor_weights_path):
+            super().__init__()
+            assert features == ["2048", "logits_unbiased"]
+            weights = torch.load(feature_extractor_weights_path, weights_only=True)
+            self.features, self.logits = weights["features"], weights["logits"]
+
+        def forward(self, images):
+            assert images.dtype == torch.uint8 and images.shape[1:] == (3, 28, 28)
+            features = images.flatten(1).float() @ self.features
+            return features, features @ self.logits
+
+    module = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.URL_INCEPTION_V3, module.FeatureExtractorInceptionV3 = "nowhere", Network
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("gan_lightning.metrics.inception.HASH_PREFIX", "")
+    draw = torch.Generator().manual_seed(0)
+    weights = {"features": torch.randn(3 * 784, 8, generator=draw) / 784, "logits": torch.randn(8, 40, generator=draw)}
+    torch.save(weights, tmp_path / "weights.pth")
+    evaluate(
+        f"ckpt={run}", "metrics=inception", f"metrics.inception.weights={tmp_path}/weights.pth", f"out={tmp_path}/e"
+    )
+
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {"evaluation.json", "nearest.png"}
+    record = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    for part in "generated", "control":
+        assert record[part]["judge"] == "inception-v3-2015-12-05" and len(record[part]["judge_sha256"]) == 64
+        of_classes = {"class_counts", "class_kl", "classes_missing", "class_excess", "sure_share"}
+        assert set(ROWS) - of_classes <= record[part].keys() and not of_classes & record[part].keys()
+    assert record["generated"]["fid"] > record["control"]["fid"] > 0
+    said = capsys.readouterr().out
+    assert "judge inception-v3-2015-12-05" in said and "class_kl" not in said
 
 
 def test_a_run_that_was_scored_otherwise_while_training_is_scored_by_the_judge(run, evaluate, compose, tmp_path):

@@ -251,6 +251,15 @@ def test_scores_and_class_histogram_go_to_tensorboard_at_the_iteration(tmp_path,
     assert line.startswith("epoch 2, 1,100 samples: fid ") and "(real " in line
 
 
+def test_no_classes_are_drawn_where_the_extractor_knows_those_of_other_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(Stub, "classifies_data", False)
+    evaluated(small_gan(), tmp_path, callbacks=[Alarms()], logger=TensorBoardLogger(tmp_path, name="", version=""))
+    scalars, events = curves(tmp_path)
+    assert not events.Tags()["histograms"]
+    assert {"metrics/fid", "metrics/variety", "alarm/dead_generator"} <= scalars.keys()
+    assert not {"metrics/class_kl", "metrics/class_excess", "alarm/mode_collapse"} & scalars.keys()
+
+
 def test_best_checkpoint_is_the_one_of_the_lowest_fid(tmp_path, scored):
     scored.fids = [3.0, 1.0, 2.0]
     best = ModelCheckpoint(

@@ -67,3 +67,10 @@ def test_draw_writes_three_pictures_of_grey_and_of_colour_images(tmp_path):
             "nearest.png": (16 * 4 + 2, 8 * 4 + 2),  # 64 pairs
             "class_histogram.png": (2 * MARGIN + 6 * BAR, HEIGHT + 2 * MARGIN),
         }
+
+
+def test_without_classes_of_the_data_only_the_nearest_images_are_drawn(tmp_path):
+    scores = scores_of([5, 9] * 50, 12, ratio=[0.5] * 100, image=list(range(100)))
+    scores.class_counts = []
+    draw(numbered(100), numbered(120), scores, torch.zeros(12), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["nearest.png"]

@@ -1,5 +1,6 @@
 """All scores together, on a toy data set with a judge of its own."""
 
+import hashlib
 import json
 import logging
 import math
@@ -279,7 +280,7 @@ def test_a_classifier_learns_from_good_samples_and_not_from_wrong_labels():
 def test_inception_says_what_is_missing(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-        with pytest.raises(ValueError, match="pip install torch-fidelity"):
+        with pytest.raises(ValueError, match=r"pip install 'gan-lightning\[inception\]'"):
             Inception(tmp_path / "weights.pth")
     pytest.importorskip("torch_fidelity")
     with pytest.raises(ValueError, match=r"weights are missing; put https://.* at .*weights\.pth"):
@@ -294,6 +295,21 @@ def test_inception_says_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "weights.pth").write_bytes(b"not these")
     with pytest.raises(ValueError, match=r"weights\.pth is damaged"):
         Inception(tmp_path / "weights.pth")
+
+
+def test_inceptions_weights_are_fetched_whole_and_once(tmp_path, monkeypatch):
+    inception = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    torch.save({"weight": torch.ones(3_000_000)}, tmp_path / "published.pth")  # several blocks of a download
+    content = (tmp_path / "published.pth").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(inception, "URL_INCEPTION_V3", (tmp_path / "published.pth").as_uri())
+    monkeypatch.setattr(inception, "FeatureExtractorInceptionV3", lambda *_, **__: torch.nn.Identity())
+    monkeypatch.setattr("gan_lightning.metrics.inception.HASH_PREFIX", sha256[:8])
+    weights = tmp_path / "new" / "weights.pth"
+    assert Inception(weights).sha256 == sha256
+    assert weights.read_bytes() == content and [path.name for path in weights.parent.iterdir()] == ["weights.pth"]
+    (tmp_path / "published.pth").unlink()
+    assert Inception(weights).sha256 == sha256  # from the disk
 
 
 def test_inception_extracts_features_of_grey_images(tmp_path, monkeypatch):

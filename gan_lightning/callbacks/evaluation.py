@@ -74,8 +74,8 @@ class Evaluation(Callback):
             self.scores, self.control = score(images, self.reference), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             self.say(trainer)
-            for writer in writers(trainer):
-                num_classes = len(self.scores.class_counts)
+            num_classes = len(self.scores.class_counts)
+            for writer in writers(trainer) if num_classes else []:
                 writer.add_histogram("histogram/classes", self.scores.classes, gan.global_step, bins=num_classes)
         values = trainer.strategy.broadcast(values)
         gan.log_dict({"step": float(gan.global_step), **values}, sync_dist=True)

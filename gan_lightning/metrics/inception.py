@@ -40,7 +40,7 @@ class Inception:
             )
         except ImportError as error:
             raise ValueError(
-                "metrics=inception needs the package torch-fidelity: pip install torch-fidelity"
+                "metrics=inception needs the package torch-fidelity: pip install 'gan-lightning[inception]'"
             ) from error
         path = Path(weights).expanduser()
         if not path.is_file():

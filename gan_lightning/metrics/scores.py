@@ -47,13 +47,14 @@ class Scores:
 
     values: dict[str, float]
     about: dict[str, str | int]  # judge, judge_sha256, num_samples, samples, reference
-    class_counts: list[int]  # (K,) samples of each class
-    classes: Tensor  # (N,) int64, the judge's class of each sample
+    class_counts: list[int]  # (K,) samples of each class; empty where the extractor's classes are not the data's
+    classes: Tensor  # (N,) int64, the extractor's class of each sample
     nearness: Nearness  # the nearest training image of each sample
 
     def to_dict(self) -> dict[str, Any]:
         """For a JSON file."""
-        return {**self.about, **self.values, "class_counts": self.class_counts}
+        counts = {"class_counts": self.class_counts} if self.class_counts else {}
+        return {**self.about, **self.values, **counts}
 
 
 @dataclass
@@ -152,8 +153,10 @@ def compare(
     values["precision"], values["recall"] = precision_recall(among)
     values["density"], values["coverage"] = density_coverage(among)
     values["inception_score"] = inception_score(logits)
-    histogram = class_histogram(logits, reference.class_counts)
+    class_counts = []
     if reference.extractor.classifies_data:
+        histogram = class_histogram(logits, reference.class_counts)
+        class_counts = histogram.counts
         values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
         values["class_excess"], values["sure_share"] = histogram.excess, histogram.sure_share
     values["variety"] = own_spread / reference.spread
@@ -165,7 +168,7 @@ def compare(
         "judge": reference.extractor.name,
         "judge_sha256": reference.extractor.sha256,
     }
-    return Scores(values, about, histogram.counts, logits.argmax(dim=1), near)
+    return Scores(values, about, class_counts, logits.argmax(dim=1), near)
 
 
 def choose(total: int, number: int) -> Tensor:
