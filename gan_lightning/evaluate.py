@@ -33,8 +33,13 @@ def main(config: DictConfig) -> None:
     from gan_lightning.files import written_whole
     from gan_lightning.images import to_uint8
     from gan_lightning.metrics.scores import load_reference, score
+    from gan_lightning.randomness import block_seed
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
 
+    if not config.get("metrics"):
+        raise ValueError("metrics=none: there is nothing to score with; leave it out, or try metrics=judge")
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     file = find_checkpoint(config.ckpt)
     if "data" not in config:
         run = run_config(file)
@@ -46,8 +51,8 @@ def main(config: DictConfig) -> None:
     extractor = instantiate(config.metrics.extractor)
     reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
     reference.check(config.num_samples)
-    blocks = [to_uint8(gan.validation_step(block, 0)["images"]).cpu() for block in sample_blocks(config.num_samples)]
-    images = torch.cat(blocks)
+    blocks = sample_blocks(config.num_samples)
+    images = torch.cat([to_uint8(gan.sample(size, block_seed(block, config.seed))).cpu() for block, size in blocks])
     scores, control = score(images, reference), reference.control(config.num_samples)
 
     terminal = Console(soft_wrap=True)
@@ -60,7 +65,7 @@ def main(config: DictConfig) -> None:
         highlight=False,
     )
     out = Path(config.out or run_folder(file) / "evaluation").expanduser()
-    record = {"checkpoint": str(file), "generated": scores.to_dict(), "control": control.to_dict()}
+    record = {"checkpoint": str(file), "seed": config.seed, "generated": scores.to_dict(), "control": control.to_dict()}
     with written_whole(out / "evaluation.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
     draw(images, data.images(), scores, reference.class_counts, out)

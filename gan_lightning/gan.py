@@ -17,7 +17,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.latent import draw
 from gan_lightning.losses import NonSaturating
 from gan_lightning.penalties import R1
-from gan_lightning.randomness import derive_seed
+from gan_lightning.randomness import block_seed, derive_seed
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[int, float], float]
@@ -192,7 +192,7 @@ class GAN(LightningModule):
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""
         block, size = batch
-        return {"block": block, "images": self.sample(size, seed=derive_seed(block))}
+        return {"block": block, "images": self.sample(size, seed=block_seed(block))}
 
     @torch.no_grad()
     def generate(self, z: Tensor) -> Tensor:

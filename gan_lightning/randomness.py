@@ -10,3 +10,8 @@ def derive_seed(*parts: int) -> int:
     """Mix whole numbers >= 0 into one 64-bit seed; neighbouring inputs give unrelated seeds (NumPy's SeedSequence)."""
     # The count first: SeedSequence pads with zeros, so that (s,) and (s, 0) would be one.
     return int(np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def block_seed(block: int, seed: int = 0) -> int:
+    """Of the noise of a block of samples to be scored. A training's evaluations draw those of seed 0."""
+    return derive_seed(seed, block) if seed else derive_seed(block)

@@ -9,6 +9,7 @@ import torch
 from test_figures import size
 
 from gan_lightning.evaluate import main
+from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import load_judge
 
 SETTINGS = ("num_samples=600", "metrics.cache=null")
@@ -119,6 +120,41 @@ def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, run_cli
     assert first["global_step"] == second["global_step"] == 2
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"mine.ckpt", "evaluation"}  # not two above
     assert json.loads((tmp_path / "a" / "b" / "evaluation" / "evaluation.json").read_text())["checkpoint"] == str(file)
+
+
+def test_the_seed_chooses_the_noise_and_that_of_a_training_is_number_zero(run, evaluate, tmp_path, monkeypatch):
+    from gan_lightning import figures
+    from gan_lightning.checkpoint import load_gan
+    from gan_lightning.data.module import sample_blocks
+
+    drawn, records = [], []
+    monkeypatch.setattr(figures, "draw", lambda images, *_: drawn.append(images))
+    for number, seed in enumerate((0, 3, 3)):
+        evaluate(f"ckpt={run}", f"seed={seed}", f"out={tmp_path}/{number}")
+        records.append(json.loads((tmp_path / str(number) / "evaluation.json").read_text()))
+    gan = load_gan(run)
+    trained = torch.cat([gan.validation_step(block, 0)["images"] for block in sample_blocks(600)])
+    assert torch.equal(drawn[0], to_uint8(trained))
+    assert torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+    assert len(drawn[1].unique(dim=0)) == 600  # no block repeats another
+    assert [record["seed"] for record in records] == [0, 3, 3]
+    assert records[0]["generated"]["fid"] != records[1]["generated"]["fid"] == records[2]["generated"]["fid"]
+    assert records[0]["control"] == records[1]["control"]
+
+
+@pytest.mark.parametrize("seed", ["-1", "one", "0.5"])
+def test_a_seed_that_is_no_whole_number_is_refused(run, evaluate, seed):
+    with pytest.raises(ValueError, match=f"seed={seed} must be a whole number"):
+        evaluate(f"ckpt={run}", f"seed={seed}")
+
+
+def test_without_metrics_there_is_nothing_to_score_with(run_cli):
+    result = run_cli("metrics=none", module="gan_lightning.evaluate")
+    assert result.returncode == 1
+    assert (
+        result.stderr.strip()
+        == "error: metrics=none: there is nothing to score with; leave it out, or try metrics=judge"
+    )
 
 
 def test_too_few_samples_are_refused_with_the_number_needed(run, evaluate):
