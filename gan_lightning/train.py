@@ -201,6 +201,7 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
         seconds: since the start of this process; a resumed run has more behind it, and
         earlier: iterations.
     """
+    from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.scalars import final_scores
     from gan_lightning.files import written_whole
     from gan_lightning.runs import METRICS, rerun_command
@@ -210,7 +211,11 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
     earlier_seconds = getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     batch_size = trainer.datamodule.batch_size
     images_per_second = (trainer.global_step - earlier) * batch_size / seconds
-    record = scores | {
+    evaluation = next((watcher for watcher in trainer.callbacks if isinstance(watcher, Evaluation)), None)
+    record: dict[str, Any] = dict(scores)
+    if evaluation and evaluation.scores:
+        record["scored"] = evaluation.about()
+    record |= {
         "state": state,
         "iterations": trainer.global_step,
         "images": trainer.global_step * batch_size,

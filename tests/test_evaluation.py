@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+from types import SimpleNamespace
 
 import idx_files
 import pytest
@@ -21,6 +23,7 @@ from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data.module import sample_blocks
 from gan_lightning.ema import EMA
+from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import load_reference, score
 from gan_lightning.train import build_gan, build_trainer, main
 
@@ -135,6 +138,16 @@ def test_blocks_dealt_to_two_ranks_are_together_those_of_one(tmp_path):
     assert sorted(dealt[0] + dealt[1]) == list(data.val_dataloader()) == sample_blocks(NUM_SAMPLES)
 
 
+@pytest.mark.parametrize(
+    ("world_size", "limit", "expected"),
+    [(1, 1.0, 1100), (1, 1, 500), (1, 2, 1000), (1, 0.5, 500), (2, 1, 1000), (2, 2, 1100), (2, 0.5, 500), (1, 0, 0)],
+)
+def test_what_is_drawn_follows_from_the_limit_of_each_device(tmp_path, world_size, limit, expected):
+    data = shades(tmp_path)
+    data.trainer = SimpleNamespace(world_size=world_size, global_rank=0)
+    assert data.num_drawn(limit) == expected
+
+
 def test_two_ranks_score_the_samples_of_one(tmp_path, scored, monkeypatch):
     gan = small_gan()
     evaluated(gan, tmp_path)
@@ -247,8 +260,16 @@ def test_scores_and_class_histogram_go_to_tensorboard_at_the_iteration(tmp_path,
     histograms = events.Histograms("histogram/classes")
     assert [h.step for h in histograms] == [BATCHES, 2 * BATCHES]
     assert histograms[-1].histogram_value.num == NUM_SAMPLES
-    line = [record.message for record in caplog.records if "samples:" in record.message][-1]
-    assert line.startswith("epoch 2, 1,100 samples: fid ") and "(real " in line
+    lines = [record.message for record in caplog.records if "samples:" in record.message]
+    assert lines[-1].startswith("epoch 2, 1,100 samples: fid ") and "(real " in lines[-1]
+    assert all(line.endswith("; judge stub 000000000000, against shades, training split, 48 images") for line in lines)
+    (text,) = events.Tensors("scores/text_summary")
+    assert text.step == BATCHES
+    facts = dict(re.findall(r"^\| `(.*?)` \| `(.*?)` \|$", text.tensor_proto.string_val[0].decode(), re.MULTILINE))
+    assert facts.items() >= {
+        "judge": "stub", "judge_sha256": "0" * 64, "num_samples": "1100", "control.samples": "test split",
+        "reference": "shades, training split, 48 images", "control.fid": str(evaluation.control.values["fid"]),
+    }.items()  # fmt: skip
 
 
 def test_no_classes_are_drawn_where_the_extractor_knows_those_of_other_data(tmp_path, monkeypatch):
@@ -287,6 +308,20 @@ def test_validate_scores_a_trained_gan_again(tmp_path):
     assert {name: again[f"metrics/{name}"] for name in first} == pytest.approx(first)
 
 
+def test_after_training_the_trainer_is_as_it_was_and_counts_the_epochs_done(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    gan = small_gan()
+    trainer = evaluated(gan, tmp_path, 3, every=2)
+    assert trainer.check_val_every_n_epoch == 2
+    trainer.validate(gan, shades(tmp_path), verbose=False)
+    lines = [record.message for record in caplog.records if "samples:" in record.message]
+    assert [line.split(",")[0] for line in lines] == ["epoch 2", "epoch 3", "epoch 3"]
+
+
+def test_a_trainer_stopped_by_max_steps_is_as_it_was(tmp_path):
+    assert evaluated(small_gan(), tmp_path, -1, every=2, max_steps=4).check_val_every_n_epoch == 2
+
+
 def test_validate_works_without_training_before(tmp_path):
     gan = small_gan()
     trainer = Trainer(
@@ -321,6 +356,65 @@ def test_a_run_with_the_judge_scores_and_keeps_its_best(compose, tmp_path):
     (point,) = scalars["metrics/fid"]
     assert point == (record["iterations"], pytest.approx(record["metrics/fid"], rel=1e-6))
     assert {f"metrics/{name}" for name in ("kid", "precision", "recall", "coverage", "memorised")} <= record.keys()
+    scored = record["scored"]
+    control = scored.pop("control")
+    assert scored == {
+        "iteration": record["iterations"],
+        "samples": "generated",
+        "num_samples": 600,
+        "reference": "mnist, training split, 512 images",
+        "judge": "mnist",
+        "judge_sha256": load_judge("mnist").sha256,
+    }
+    assert (control["samples"], control["num_samples"]) == ("test split", 600)
+    assert {f"metrics/{name}" for name in control} - {"metrics/samples", "metrics/num_samples"} == {
+        tag for tag in record if tag.startswith("metrics/")
+    }
+    assert 0 < control["fid"] < record["metrics/fid"]
+
+
+def test_what_was_scored_is_the_last_evaluation_and_absent_without_one(compose, tmp_path):
+    """Two epochs of four iterations, of which the first is scored; stopped before the second is."""
+    plain = ("trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=1", "callbacks.pictures=null")
+    main(compose(*JUDGED, *plain, "+callbacks.stop._target_=test_evaluation.Stop", folder=tmp_path / "stopped"))
+    record = json.loads((tmp_path / "stopped" / "metrics.json").read_text())
+    assert record["iterations"] == 6 and record["scored"]["iteration"] == 4
+    main(compose(*plain, "metrics=none", "trainer.max_epochs=1", folder=tmp_path / "none"))
+    record = json.loads((tmp_path / "none" / "metrics.json").read_text())
+    assert "scored" not in record and not any(tag.startswith("metrics/") for tag in record)
+
+
+class Stop(Callback):
+    """Ends the run in the middle of its second epoch, as Ctrl-C does."""
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.global_step == 6:
+            trainer.should_stop, trainer.limit_val_batches = True, 0
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "trainer.limit_val_batches=1",
+            "trainer.limit_val_batches=1 of metrics.num_samples=600: 500 samples are too few",
+        ),
+        ("trainer.limit_val_batches=0.5", "trainer.limit_val_batches=0.5 of metrics.num_samples=600: 500 samples are"),
+        ("metrics.num_samples=100", "metrics.num_samples=100 samples are too few for the covariance of 128 features"),
+        ("metrics.num_samples=0", "metrics.num_samples=0 samples are too few for the covariance of 128 features"),
+    ],
+)
+def test_too_few_samples_are_refused_before_the_first_iteration(compose, monkeypatch, override, line):
+    monkeypatch.setattr("gan_lightning.gan.GAN.training_step", lambda *_: pytest.fail("trains"))
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}.*; give at least 512$"):
+        main(compose(*JUDGED, override))
+
+
+@pytest.mark.parametrize("override", ["trainer.limit_val_batches=0", "+trainer.fast_dev_run=true"])
+def test_a_run_that_draws_no_samples_or_is_a_trial_is_not_scored(compose, tmp_path, override):
+    main(compose(*JUDGED, "trainer.log_every_n_steps=1", override))
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert record["iterations"] >= 1 and "scored" not in record and "metrics/fid" not in record
 
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "callbacks.pictures=null")

@@ -179,6 +179,17 @@ def test_samples_that_are_not_finite_or_too_few_are_refused(reference):
     assert score(NEW[0][:64], reference).about["num_samples"] == 64
 
 
+def test_more_samples_than_the_control_can_have_are_warned_of(reference, caplog):
+    reference.check(1000)
+    assert not caplog.records
+    reference.check(1001, "metrics.num_samples=1001")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.message == (
+        "metrics.num_samples=1001: the control is scored on the 1000 images that the test split of toy has; "
+        "FID, precision, recall and coverage depend on how many there are"
+    )
+
+
 def test_the_same_numbers_twice_and_in_another_process(judge, tmp_path):
     save_judge(judge, tmp_path / "toy.safetensors")
     torch.save([TRAINING[0], HELD_OUT[0], NEW[0]], tmp_path / "images.pt")

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.callbacks.tensorboard import as_markdown, writers
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
 from gan_lightning.metrics.scores import Reference, Scores, load_reference, score
@@ -34,17 +35,23 @@ class Evaluation(Callback):
         self.cache = cache
         self.scores: Scores | None = None  # the latest, and
         self.control: Scores | None = None  # real images scored as if generated; both on the first device only
+        self.iteration = 0  # of the latest
         self.reference: Reference | None = None
         self.samples: dict[int, Tensor] = {}
 
     def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and self.reference is None:
+        limit = trainer.limit_val_batches
+        if trainer.is_global_zero and self.reference is None and limit != 0 and not trainer.fast_dev_run:
             data = trainer.datamodule
             cache = Path(self.cache) if self.cache else None
             self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
-            self.reference.check(data.num_val_samples)
+            drawn, origin = data.num_drawn(limit), f"metrics.num_samples={data.num_val_samples}"
+            if drawn < data.num_val_samples:
+                origin = f"trainer.limit_val_batches={limit} of {origin}: {drawn}"
+            self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.every_n_epochs = trainer.check_val_every_n_epoch
         self.on_train_epoch_start(trainer, gan)  # a run that is resumed within an epoch does not start one
 
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -56,6 +63,9 @@ class Evaluation(Callback):
             trainer.check_val_every_n_epoch = 1  # so is the last iteration, in the middle of an epoch too
             trainer.should_stop = True
 
+    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        trainer.check_val_every_n_epoch = self.every_n_epochs  # the Trainer may train again
+
     def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.samples = {}
 
@@ -63,7 +73,7 @@ class Evaluation(Callback):
         self.samples[outputs["block"]] = to_uint8(outputs["images"]).cpu()
 
     def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # too few samples for a score
             return
         # A score is no mean of the devices' scores: bring all images to the first one.
         blocks = gather(self.samples)
@@ -71,12 +81,18 @@ class Evaluation(Callback):
         if trainer.is_global_zero:
             assert self.reference
             images = torch.cat([blocks[number] for number in sorted(blocks)])
+            is_first = self.scores is None
+            self.iteration = gan.global_step
             self.scores, self.control = score(images, self.reference), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             self.say(trainer)
             num_classes = len(self.scores.class_counts)
-            for writer in writers(trainer) if num_classes else []:
-                writer.add_histogram("histogram/classes", self.scores.classes, gan.global_step, bins=num_classes)
+            for writer in writers(trainer):
+                if num_classes:
+                    writer.add_histogram("histogram/classes", self.scores.classes, gan.global_step, bins=num_classes)
+                if is_first:
+                    facts = {key: value for key, value in self.about().items() if key != "iteration"}
+                    writer.add_text("scores", as_markdown(facts), gan.global_step)
         values = trainer.strategy.broadcast(values)
         gan.log_dict({"step": float(gan.global_step), **values}, sync_dist=True)
 
@@ -87,8 +103,22 @@ class Evaluation(Callback):
             for name in SHOWN
             if name in self.scores.values
         ]
-        number = self.scores.about["num_samples"]
-        log.info("epoch %d, %s samples: %s", trainer.current_epoch + 1, f"{number:,}", ", ".join(parts))
+        about = self.scores.about
+        log.info(
+            "epoch %d, %s samples: %s; judge %s %s, against %s",
+            trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING),  # after training it is their number
+            f"{about['num_samples']:,}",
+            ", ".join(parts),
+            about["judge"],
+            str(about["judge_sha256"])[:12],
+            about["reference"],
+        )
+
+    def about(self) -> dict[str, Any]:
+        """What the latest scores mean: their iteration, judge, number of samples and reference, and the control's."""
+        assert self.scores and self.control
+        control = {key: self.control.about[key] for key in ("samples", "num_samples")} | self.control.values
+        return {"iteration": self.iteration, **self.scores.about, "control": control}
 
 
 def gather(samples: dict[int, Tensor]) -> dict[int, Tensor]:

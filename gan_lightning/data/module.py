@@ -120,6 +120,17 @@ class ImageDataModule(LightningDataModule):
         rank, world_size = self._place()
         return Blocks(sample_blocks(self.num_val_samples)[rank::world_size])
 
+    def num_drawn(self, limit: int | float) -> int:
+        """Generated images of an evaluation in which each device draws `limit` blocks, or this share of its own.
+
+        Args:
+            limit: `trainer.limit_val_batches`.
+        """
+        _, world_size = self._place()
+        shares = [sample_blocks(self.num_val_samples)[rank::world_size] for rank in range(world_size)]
+        drawn = [share[: limit if isinstance(limit, int) else int(limit * len(share))] for share in shares]
+        return sum(size for blocks in drawn for _, size in blocks)
+
     def train_dataloader(self) -> "BatchLoader":
         rank, world_size = self._place()
         return BatchLoader(

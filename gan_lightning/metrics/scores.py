@@ -79,28 +79,36 @@ class Reference:
     held_out_spread: float
     _controls: dict[int, Scores] = field(default_factory=dict)
 
-    def check(self, num_samples: int) -> None:
+    def check(self, num_samples: int, origin: str | None = None) -> None:
         """Refuse, before any is drawn, a number of samples that says nothing about so many features.
+
+        A number beyond the test split's is warned of: the control is then scored on fewer.
+
+        Args:
+            origin: what the user typed, for the message.
 
         Raises:
             ValueError: if they are too few or too many, or the test split is too small to be the control.
         """
+        origin = origin or f"num_samples={num_samples}"
         width = self.features.shape[1]
         least, held_out = SAMPLES_PER_FEATURE * width, len(self.held_out_features)
         if num_samples < least:
             raise ValueError(
-                f"num_samples={num_samples} samples are too few for the covariance of {width} features; "
-                f"give at least {least}"
+                f"{origin} samples are too few for the covariance of {width} features; give at least {least}"
             )
         if num_samples > MOST_SAMPLES:
-            raise ValueError(
-                f"num_samples={num_samples} is more than memory is planned for; give at most {MOST_SAMPLES}"
-            )
+            raise ValueError(f"{origin} is more than memory is planned for; give at most {MOST_SAMPLES}")
         if held_out < least:
             raise ValueError(
                 f"the test split of {self.name} has {held_out} images, too few for a control on {width} features, "
                 f"which takes {least}; train without scores: metrics=none"
             )
+        if num_samples > held_out:
+            logger.warning(
+                "%s: the control is scored on the %d images that the test split of %s has; FID, precision, recall and "
+                "coverage depend on how many there are", origin, held_out, self.name,
+            )  # fmt: skip
 
     def control(self, num_samples: int) -> Scores:
         """Scores of held-out images, as if they were generated: as many of them, or all if they are fewer."""
