@@ -1,16 +1,20 @@
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from test_evaluation import SHADES, curves, evaluated
+from omegaconf import OmegaConf
+from test_evaluation import SHADES, Shades, curves, evaluated
 from test_gan import BATCH_SIZE, BATCHES, SHAPE, fit, small_gan
 from torch import nn
 
-from gan_lightning.callbacks.alarms import ADVICE, Alarms
+from gan_lightning.callbacks.alarms import ADVICE, PENALTY, Alarms, advice
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.data import ImageDataModule
+from gan_lightning.images import normalize
+from gan_lightning.penalties import R1
 
 
 class Painter(nn.Module):
@@ -26,6 +30,19 @@ class Painter(nn.Module):
         level = self.levels[which].view(-1, 1, 1, 1)
         texture = self.noise * (z @ torch.randn(z.shape[1], 64, generator=torch.Generator().manual_seed(0)))
         return (level + texture.view(-1, *SHAPE)) / 127.5 - 1 + self.offset
+
+
+class Copier(nn.Module):
+    """Returns training images, each as often as any other, chosen by the noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.images = normalize(Shades().read(None, "train")[0])
+
+    def forward(self, z):
+        which = (z[:, 0].div(2**0.5).erf() + 1).mul(len(self.images) / 2).long().clamp(0, len(self.images) - 1)
+        return self.images[which] + self.offset
 
 
 class Won(nn.Module):
@@ -64,18 +81,19 @@ def hear(caplog):
         (Painter(SHADES[1:2]), ["mode_collapse"]),
         (Painter(SHADES[1:2], noise=0.0), ["mode_collapse", "dead_generator"]),
         (Painter([SHADES[0]] * 8 + list(SHADES[1:])), ["mode_collapse"]),  # none is missing, one is everywhere
+        (Copier(), ["memorisation"]),
     ],
-    ids=["all classes", "one class", "constant", "over-represented class"],
+    ids=["all classes", "one class", "constant", "over-represented class", "training images"],
 )
 def test_alarm_is_raised_for_a_generator_that_has_failed(tmp_path, caplog, painter, expected):
     logger = TensorBoardLogger(tmp_path, name="", version="")
     evaluated(frozen(generator=painter), tmp_path, callbacks=[Alarms()], logger=logger)
-    lines = warned(caplog)
-    assert [line.split(" at iteration 6; try ")[0] for line in lines] == [
-        f"alarm: {name.replace('_', ' ')}" for name in expected
+    assert warned(caplog) == [
+        f"alarm: {name.replace('_', ' ')} at iteration 6; try {ADVICE[name].replace(PENALTY, 'penalty=r1')}"
+        for name in expected
     ]
     scalars, _ = curves(tmp_path)
-    for name in "mode_collapse", "dead_generator":
+    for name in "mode_collapse", "dead_generator", "memorisation":
         assert scalars[f"alarm/{name}"] == [(6, float(name in expected))]
 
 
@@ -98,7 +116,7 @@ def watch(states, patience, every=1):
         for tag, value in values.items():
             logged.setdefault(tag, []).append(value)
 
-    gan = SimpleNamespace(global_step=0, log_dict=log_dict)
+    gan = SimpleNamespace(global_step=0, log_dict=log_dict, penalty=R1(0.3))
     trainer = SimpleNamespace(log_every_n_steps=every, callback_metrics={})
     for state in states:
         gan.global_step += 1
@@ -178,7 +196,31 @@ def test_patience_is_in_iterations_of_a_real_run(tmp_path, caplog):
     assert any(line.startswith("alarm: discriminator won at iteration 5;") for line in warned(caplog))
 
 
-def test_every_alarm_has_advice_that_names_keys():
+def test_every_alarm_has_advice():
     rows = {name.strip() for line in Alarms.__doc__.splitlines() if line.strip().startswith("| ")
             for name in line.strip().split("|")[1].split(",")} - {"alarm", "---"}  # fmt: skip
     assert rows == set(ADVICE)
+
+
+@pytest.mark.parametrize("penalty", ["r1", "none"])
+@pytest.mark.parametrize("alarm", ADVICE)
+def test_advice_names_keys_that_there_are_and_nothing_that_is_so_already(compose, alarm, penalty):
+    from gan_lightning.paths import groups
+    from gan_lightning.train import build_gan
+
+    config = compose(f"penalty={penalty}", small=False)
+    line = advice(alarm, build_gan(config))
+    settings = re.findall(r"[\w.]+=[\w.]+", line)
+    keys = re.findall(r"\b(?:seed|[a-z_]+(?:\.[a-z_]+)+)\b(?!=)", line)
+    assert settings or keys
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        changed = compose(f"penalty={penalty}", setting, small=False)
+        assert changed != config, f"{setting} is so already"
+        assert key in groups() or str(OmegaConf.select(changed, key)) == value
+    for key in keys:
+        assert OmegaConf.select(config, key, throw_on_missing=True) is not None, key
+
+
+def test_advice_against_long_gradients_is_to_cut_them():
+    assert "max_gradient_norm=" in ADVICE["exploding_gradient"]

@@ -7,13 +7,21 @@ from lightning import Callback, LightningModule, Trainer
 
 log = logging.getLogger(__name__)
 
-ADVICE = {
-    "mode_collapse": "longer training, penalty=r1, a larger penalty.weight, 'optimizer.generator.betas=[0.0,0.99]'",
-    "dead_generator": "start again with another seed and a smaller optimizer.generator.lr",
-    "discriminator_won": "smaller optimizer.discriminator.lr, larger penalty.weight, or a larger generator",
-    "vanishing_gradient": "loss=non_saturating, smaller optimizer.discriminator.lr",
-    "exploding_gradient": "smaller learning rates, penalty=r1",
+PENALTY = "larger penalty.weight"
+ADVICE = {  # names keys of every config, and nothing that is the default
+    "mode_collapse": f"larger trainer.max_epochs, {PENALTY}, smaller optimizer.generator.lr",
+    "dead_generator": "another seed, smaller optimizer.generator.lr",
+    "memorisation": f"smaller trainer.max_epochs, {PENALTY}, or more images to train on",
+    "discriminator_won": f"smaller optimizer.discriminator.lr, {PENALTY}, or a larger generator",
+    "vanishing_gradient": f"smaller optimizer.discriminator.lr, {PENALTY}",
+    "exploding_gradient": "max_gradient_norm=10, smaller optimizer.discriminator.lr and optimizer.generator.lr, "
+    + PENALTY,
 }
+
+
+def advice(alarm: str, gan: LightningModule) -> str:
+    """What to try next; a run without a penalty has no weight of it to enlarge."""
+    return ADVICE[alarm] if gan.penalty else ADVICE[alarm].replace(PENALTY, "penalty=r1")
 
 
 class Alarms(Callback):
@@ -23,10 +31,11 @@ class Alarms(Callback):
     | --- | --- |
     | mode_collapse | a class is missing among the samples, or one is drawn over twice as often as in the data |
     | dead_generator | the samples differ from their mean by less than a tenth of what real images do |
+    | memorisation | over a tenth of the samples are too near to one training image; of real ones it is a hundredth |
     | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations |
     | vanishing_gradient, exploding_gradient | a gradient's norm below 1e-6 or above 1e3 for `patience` iterations |
 
-    The first two look at every evaluation, the others at every logging interval.
+    The first three look at every evaluation, the others at every logging interval.
 
     Args:
         patience: iterations that a state must last.
@@ -56,12 +65,13 @@ class Alarms(Callback):
         if "metrics/classes_missing" in now:
             collapsed = now["metrics/classes_missing"] > 0 or now["metrics/class_excess"] > 2
             self.tell(gan, "mode_collapse", bool(collapsed), sync_dist=True)
-        if "metrics/variety" in now:
+        if "metrics/fid" in now:
             self.tell(gan, "dead_generator", bool(now["metrics/variety"] < 0.1), sync_dist=True)
+            self.tell(gan, "memorisation", bool(now["metrics/memorised"] > 0.1), sync_dist=True)
 
     def tell(self, gan: LightningModule, name: str, on: bool, sync_dist: bool = False) -> None:
         # sync_dist as all others that log a `step` in the same hook, or Lightning refuses; the value is alike anyway.
         gan.log_dict({f"alarm/{name}": float(on), "step": float(gan.global_step)}, sync_dist=sync_dist)
         if on and name not in self.raised:
-            log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, ADVICE[name])
+            log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, advice(name, gan))
         (self.raised.add if on else self.raised.discard)(name)
