@@ -56,12 +56,13 @@ def train_and_save(
     Args:
         data: fetched, images uint8 and labels int64.
         name: of the data set.
-        out: a .safetensors file; None: where `load_judge(name)` looks. Beside a pins.json (the folder of the
-            judges that are shipped with this package) hash and accuracy are noted in it.
+        out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy are noted in the
+            pins.json beside it, by which `load_judge` knows a damaged file.
         augment: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
         report: called with lines for people.
     """
-    from gan_lightning.metrics.judge import OWN_JUDGES, save_judge
+    from gan_lightning.files import written_whole
+    from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
     from gan_lightning.metrics.judge_training import train_judge
 
     path = Path(out) if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
@@ -80,11 +81,9 @@ def train_and_save(
         report=report,
     )
     save_judge(judge, path)
-    pins = path.parent / "pins.json"
-    if pins.exists():
-        known = json.loads(pins.read_text())
-        known[name] = {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}
-        pins.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    known = pins(path.parent) | {path.stem: {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}}
+    with written_whole(path.parent / "pins.json") as part:
+        part.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
     report(f"{path}: test accuracy {judge.test_accuracy:.2%}, SHA-256 {judge.sha256[:16]}")
     return judge
 

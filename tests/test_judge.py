@@ -131,6 +131,7 @@ def test_a_saved_judge_comes_back_the_same(trained, tmp_path):
     assert (again.name, again.sha256, again.test_accuracy) == ("bars", sha256, trained.test_accuracy)
     images = bars(30, 2)[0]
     torch.testing.assert_close(extract(again, images), extract(trained, images), rtol=1e-5, atol=1e-5)
+    assert again.recipe == {"seed": 0, "epochs": 3, "augment": "affine"}
     assert save_judge(again, tmp_path / "again.safetensors") == sha256
     assert not any(weight.requires_grad for weight in again.parameters()) and not again.training
 
@@ -145,9 +146,24 @@ def test_a_damaged_shipped_judge_is_refused_by_its_hash(trained, tmp_path, monke
     content[-5] ^= 1  # one bit of one weight
     path.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"bars\.safetensors is damaged: its SHA-256 is [0-9a-f]{16}…, not " + sha256[:16]
+        ValueError,
+        match=r"bars\.safetensors is damaged: its SHA-256 is [0-9a-f]{16}…, not " + sha256[:16] + "…; install it again",
     ):
         load_judge("bars")
+
+
+def test_a_judge_of_ones_own_is_checked_by_its_hash_too(tmp_path):
+    path = tmp_path / "bars.safetensors"
+    train_and_save(Data(), "stripes", out=path, epochs=1, report=lambda line: None)
+    assert load_judge(path).sha256 == load_judge("bars", tmp_path).sha256
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    for judge in path, "bars":
+        with pytest.raises(ValueError, match=r"bars\.safetensors is damaged: .*; train it again"):
+            load_judge(judge, tmp_path)
+    (tmp_path / "pins.json").unlink()
+    assert load_judge(path).name == "stripes"  # of one from elsewhere nothing is known
 
 
 def test_files_that_hold_no_judge_are_refused(tmp_path):
@@ -176,7 +192,6 @@ class Data:
 
 def test_train_and_save_makes_a_judge_that_is_found_by_name(tmp_path):
     lines: list[str] = []
-    (tmp_path / "pins.json").write_text("{}")
     trained = train_and_save(Data(), "bars", out=tmp_path / "bars.safetensors", epochs=1, report=lines.append)
     assert load_judge("bars", tmp_path).sha256 == trained.sha256
     pinned = json.loads((tmp_path / "pins.json").read_text())
@@ -192,5 +207,5 @@ def test_shipped_judges_are_small_and_carry_their_accuracy(name, least):
     pin = json.loads((JUDGES / "pins.json").read_text())[name]
     assert (judge.name, judge.image_shape, judge.num_classes) == (name, (1, 28, 28), 10)
     assert judge.test_accuracy == pin["test_accuracy"] >= least
-    assert judge.sha256 == pin["sha256"]
+    assert judge.sha256 == pin["sha256"] and not judge.recipe  # their files have no word of it
     assert (JUDGES / f"{name}.safetensors").stat().st_size < 2e6

@@ -34,12 +34,13 @@ def test_the_judge_is_written_where_out_says_and_judges(train_judge, tmp_path, c
     assert 0 <= judge.test_accuracy <= 1
     features, logits = extract(judge, torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
     assert features.shape == (2, 128) and logits.shape == (2, 10)
-    assert not (out.parent / "pins.json").exists()
+    assert judge.recipe == {"seed": 0, "epochs": 1, "augment": "affine"}
+    assert json.loads((out.parent / "pins.json").read_text()).keys() == {"digits"}
 
 
 def test_without_out_the_judge_is_found_by_the_name_of_the_data_set(train_judge, own_judges):
     train_judge("data.name=my_digits")
-    assert [path.name for path in own_judges.iterdir()] == ["my_digits.safetensors"]
+    assert {path.name for path in own_judges.iterdir()} == {"my_digits.safetensors", "pins.json"}
     assert load_judge("my_digits", own_judges).name == "my_digits"
 
 

@@ -10,7 +10,7 @@ Letters: N images, C channels, H height, W width, F features, K classes.
 import hashlib
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gan_lightning.images import normalize
 from gan_lightning.metrics.exact import exact_float32
 
-JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: name -> hash and accuracy
+JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: their hashes and accuracies
 OWN_JUDGES = Path("~/.cache/gan_lightning/judges")  # judges that users train for data sets of their own
 
 
@@ -69,6 +69,7 @@ class Judge(nn.Module):
         self.name, self.image_shape, self.num_classes, self.width = name, image_shape, num_classes, width
         self.sha256 = ""  # of its file, from the end of training on
         self.test_accuracy = float("nan")
+        self.recipe: dict[str, int | str] = {}  # seed, epochs and augment of its training, where they are known
         self.features = nn.Sequential(  # (N, C, H, W)
             block(image_shape[0], 32, 5, batch_norm, stride=2),  # (N, 32, H/2, W/2)
             block(32, 64, 3, batch_norm),
@@ -138,6 +139,7 @@ def to_bytes(judge: Judge) -> bytes:
         "num_classes": judge.num_classes,
         "width": judge.width,
         "test_accuracy": judge.test_accuracy,
+        **judge.recipe,
     }
     weights = {name: weight.contiguous() for name, weight in judge.state_dict().items()}
     content = safetensors.torch.save(weights, {"judge": json.dumps(about, sort_keys=True)})
@@ -152,6 +154,12 @@ def save_judge(judge: Judge, path: Path) -> str:
     return judge.sha256
 
 
+def pins(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and test accuracy of the judges in a folder, by the names of their files; empty without a pins.json."""
+    file = folder / "pins.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
     """A trained judge, ready to judge.
 
@@ -160,24 +168,23 @@ def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
             or the path of a .safetensors file.
 
     Raises:
-        ValueError: if there is no judge for this data set, or its file is damaged.
+        ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
-    pins = json.loads((JUDGES / "pins.json").read_text())
+    shipped = pins(JUDGES)
     path = Path(judge).expanduser()
-    expected = None
     if path.suffix != ".safetensors":
-        shipped = str(judge) in pins
-        path = (JUDGES if shipped else Path(folder).expanduser()) / f"{judge}.safetensors"
-        expected = pins[str(judge)]["sha256"] if shipped else None
+        path = (JUDGES if str(judge) in shipped else Path(folder).expanduser()) / f"{judge}.safetensors"
     if not path.is_file():
         raise ValueError(
-            f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(pins))}. "
+            f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(shipped))}. "
             f"Train one: python -m gan_lightning.train_judge data={Path(judge).stem}"
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    if expected and sha256 != expected:
-        raise ValueError(f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; install it again.")
+    expected = pins(path.parent).get(path.stem, {}).get("sha256", sha256)  # one that is not pinned may be any
+    if sha256 != expected:
+        way_out = "install it again" if path.parent == JUDGES else "train it again"
+        raise ValueError(f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; {way_out}.")
     try:
         with safetensors.safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["judge"])
@@ -187,5 +194,6 @@ def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
     except (safetensors.SafetensorError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is no judge, or damaged ({error}); train it again.") from error
     loaded.sha256, loaded.test_accuracy = sha256, about["test_accuracy"]
+    loaded.recipe = {key: about[key] for key in ("seed", "epochs", "augment") if key in about}
     loaded.to(memory_format=torch.channels_last)  # twice as fast on a CPU
     return loaded.eval().requires_grad_(False)
