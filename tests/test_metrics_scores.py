@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -281,11 +282,26 @@ def test_a_write_that_fails_leaves_nothing_behind(judge, tmp_path, monkeypatch):
 
 
 def test_a_classifier_learns_from_good_samples_and_not_from_wrong_labels():
-    good = classification_accuracy(normalize(NEW[0]), NEW[1], *HELD_OUT)
-    bad = classification_accuracy(
-        NEW[0], NEW[1][torch.randperm(1000, generator=torch.Generator().manual_seed(0))], *HELD_OUT
-    )
-    assert good > 0.95 and bad < 0.6
+    good = classification_accuracy(normalize(NEW[0]), NEW[1], *TRAINING, *HELD_OUT)
+    shuffled = NEW[1][torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
+    bad = classification_accuracy(NEW[0], shuffled, *TRAINING, *HELD_OUT)
+    assert good.generated > 0.95 and bad.generated < 0.6
+    assert good.control == bad.control == pytest.approx(good.generated, abs=0.05)
+
+
+def test_the_control_of_a_classifier_learns_from_as_many_real_images(monkeypatch):
+    trained = []
+
+    def train(images, labels, *_, **__):
+        trained.append((images, labels))
+        return SimpleNamespace(test_accuracy=len(trained) / 10)
+
+    monkeypatch.setattr("gan_lightning.metrics.train_on_synthetic.train_judge", train)
+    found = classification_accuracy(*NEW, *TRAINING, *HELD_OUT)
+    assert (found.generated, found.control) == (0.1, 0.2)
+    assert torch.equal(trained[0][0], NEW[0]) and trained[1][0].shape == NEW[0].shape
+    place = {image.numpy().tobytes(): label for image, label in zip(*TRAINING, strict=True)}
+    assert all(place[image.numpy().tobytes()] == label for image, label in zip(*trained[1], strict=True))
 
 
 def test_inception_says_what_is_missing(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ from gan_lightning.metrics.neighbours import Neighbours
 def density_coverage(neighbours: Neighbours, k: int = 5) -> tuple[float, float]:
     """Density and coverage. Naeem et al. 2020. https://arxiv.org/abs/2002.09797
 
-    density  = 1 / (k N) * sum over generated y of the number of real samples that reach y
-    coverage = share of real samples that reach at least one generated one
+    density  = 1 / (k N) sum_j sum_i 1[ |y_j - x_i| <= r_k(x_i) ]      how many real ones reach a generated one
+    coverage = 1 / R sum_i 1[ |y_j - x_i| <= r_k(x_i) for some j ]     real ones that reach a generated one
 
-    A real sample reaches as far as its k-th nearest other real one; nothing depends on how far generated ones
-    reach.
+    x_i one of R real, y_j one of N generated samples; r_k(x), how far a real one reaches: to its k-th nearest other
+    real one. Nothing depends on how far generated ones reach.
 
     Args:
         neighbours: with at least k neighbours; as many real as generated samples, on whose number coverage

@@ -63,8 +63,10 @@ def nearness(points: Tensor, training: Tensor, k: int = 5) -> Nearness:
 def memorisation(fake: Nearness, held_out: Nearness) -> tuple[float, float]:
     """How many generated samples are nearer to one training image than held-out images are?
 
-    memorised     = share of generated samples whose ratio is at most the 1 % quantile of held-out images'
-    nearest_ratio = median distance from generated samples to the nearest training image / from held-out ones
+    memorised     = 1 / N sum_j 1[ ratio(y_j) <= q ],   q the 0.01 quantile of ratio(x) over held-out images x
+    nearest_ratio = median_j d(y_j) / median_x d(x),    d the distance to the nearest training image
+
+    y_j one of N generated samples; d and ratio as in `nearness`.
 
     Returns:
         memorised: 0.01 for images as new as held-out ones, 1 for training images. Blank images, noise and

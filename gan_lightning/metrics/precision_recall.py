@@ -6,8 +6,11 @@ from gan_lightning.metrics.neighbours import Neighbours
 def precision_recall(neighbours: Neighbours, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall. Kynkaanniemi et al. 2019. https://arxiv.org/abs/1904.06991
 
-    precision = share of generated samples within reach of a real one; recall = share of real samples within
-    reach of a generated one. A sample reaches as far as its k-th nearest other of its own kind.
+    precision = 1 / N sum_j 1[ |y_j - x_i| <= r_k(x_i) for some i ]    generated ones within reach of a real one
+    recall    = 1 / R sum_i 1[ |x_i - y_j| <= r_k(y_j) for some j ]    real ones within reach of a generated one
+
+    x_i one of R real, y_j one of N generated samples; r_k, how far a sample reaches: to its k-th nearest other of
+    its own kind.
 
     Precision falls with quality, recall with diversity. One outlier reaches far, and raises either: see
     `density_coverage`.
