@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,21 @@ def test_is_unbiased_around_zero_for_equal_distributions():
 def test_grows_with_noise():
     real, fake = features(2000, 0), features(2000, 1)
     values = [kid(real, fake + noise * features(2000, 2))[0] for noise in (0, 0.4, 0.8, 1.2)]
-    assert values == sorted(values)
+    assert all(less < more for less, more in pairwise(values)) and values[-1] > 10 * abs(values[0]), values
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_is_the_mean_over_disjoint_subsets_and_its_standard_error(seed):
+    real, fake = features(130, 0), features(112, 1, shift=0.4)
+    value, stderr = kid(real, fake, subset_size=9, seed=seed)
+    draw = torch.Generator().manual_seed(seed)
+    subsets = [
+        all_[torch.randperm(len(all_), generator=draw)[: 12 * 9]].double().numpy().reshape(12, 9, 16)
+        for all_ in (real, fake)
+    ]
+    values = [naive_mmd2(x, y) for x, y in zip(*subsets, strict=True)]
+    assert value == pytest.approx(np.mean(values), rel=1e-6)
+    assert stderr == pytest.approx(np.std(values, ddof=1) / 12**0.5, rel=1e-6)
 
 
 def test_order_of_samples_matters_no_more_than_chance():

@@ -52,6 +52,24 @@ def test_copies_with_a_little_noise_are_caught():
     assert memorisation(nearness(copies, TRAINING), nearness(HELD_OUT, TRAINING))[0] > 0.9
 
 
+def test_values_agree_with_numpy_on_skewed_distances():
+    draw = np.random.default_rng(0)
+    ratio, distance = (
+        draw.beta(8, 1.5, (2, 4001)).astype("float32"),
+        draw.lognormal(0, 1.5, (2, 4001)).astype("float32"),
+    )
+    ratio[0, :700] *= 0.3  # some copies
+    distance[1] *= 3
+    fake, held_out = (
+        Nearness(torch.from_numpy(d), torch.from_numpy(r), torch.zeros(4001, dtype=torch.int64))
+        for d, r in zip(distance, ratio, strict=True)
+    )
+    memorised, nearest_ratio = memorisation(fake, held_out)
+    assert memorised == pytest.approx((ratio[0] <= np.quantile(ratio[1], 0.01)).mean(), rel=1e-3)
+    assert nearest_ratio == pytest.approx(np.median(distance[0]) / np.median(distance[1]), rel=1e-3)
+    assert 0.1 < memorised < 0.5 and abs(nearest_ratio - distance[0].mean() / distance[1].mean()) > 0.01
+
+
 def test_samples_of_a_dense_class_are_no_copies():
     # Half of the data is a hundred times denser: everything there is near to some training image.
     scale = torch.where(torch.arange(3000) % 2 == 0, 0.01, 1.0)[:, None]
@@ -79,3 +97,19 @@ def test_pixel_space_keeps_distances_along_its_axes_and_is_always_the_same():
     torch.testing.assert_close(after, before, rtol=0.05, atol=0.1)  # five axes hold all but the rounding
     torch.manual_seed(1)
     assert torch.equal(space.axes, pixel_space(images, num_axes=8).axes)
+
+
+def test_pixel_space_captures_as_much_variance_as_the_first_singular_vectors():
+    draw = torch.Generator().manual_seed(0)
+    fading = 60 * 0.85 ** torch.arange(144.0)  # the first axes hold most, and none of the next ones nothing
+    axes, _ = torch.linalg.qr(torch.randn(144, 144, generator=draw))
+    images = torch.randn(500, 144, generator=draw) * fading @ axes
+    images = (images + 128).round().clamp(0, 255).to(torch.uint8).view(-1, 1, 12, 12)
+    space = pixel_space(images, num_axes=10)
+    flat = normalize(images).flatten(1).double().numpy()
+    np.testing.assert_allclose(space.mean, flat.mean(0), atol=1e-5)
+    np.testing.assert_allclose(space.axes.T @ space.axes, np.eye(10), atol=1e-5)
+    singular = np.linalg.svd(flat - flat.mean(0), compute_uv=False)
+    captured = space.locate(images).double().square().sum().item()
+    np.testing.assert_allclose(captured, (singular[:10] ** 2).sum(), rtol=1e-3)
+    assert (singular[:10] ** 2).sum() < 0.97 * (singular**2).sum()  # some is left out

@@ -1,5 +1,7 @@
 """Precision, recall, density, coverage, and what they stand on."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +70,7 @@ def test_precision_and_density_fall_with_noise():
     rows = [ours(real, fake + level * noise) for level in (0, 0.7, 1.5, 3)]
     for name in ("precision", "density"):
         values = [row[name] for row in rows]
-        assert values == sorted(values, reverse=True) and values[-1] < 0.5 * values[0]
+        assert all(more > less for more, less in pairwise(values)) and values[-1] < 0.5 * values[0]
 
 
 def test_recall_and_coverage_fall_as_classes_are_dropped():
@@ -80,7 +82,7 @@ def test_recall_and_coverage_fall_as_classes_are_dropped():
     rows = [ours(classes(5, 0), classes(number, 1)) for number in (5, 4, 2, 1)]
     for name in ("recall", "coverage"):
         values = [row[name] for row in rows]
-        assert values == sorted(values, reverse=True) and values[-1] < 0.35 * values[0]
+        assert all(more > less for more, less in pairwise(values)) and values[-1] < 0.35 * values[0]
     assert min(row["precision"] for row in rows) > 0.6  # what is there is good
 
 
