@@ -1,6 +1,7 @@
 """Several devices are one machine: the same weights, to the last digits of float64, BatchNorm included."""
 
 import copy
+import json
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 from torch.testing import assert_close
-from two_processes import CASES, train
+from two_processes import CASES, scores, train
 
 from gan_lightning import devices
 from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
@@ -31,14 +32,20 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory):
-    """What both processes end with, case by case."""
+def both(tmp_path_factory):
+    """The folder with what both processes leave."""
     folder = tmp_path_factory.mktemp("two")
     port = f"--master-port={free_port()}"
     process = torchrun("--nproc-per-node=2", port, ROOT / "tests" / "two_processes.py", folder, cwd=folder)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def states(both):
+    """What both processes end with, case by case."""
+    return [torch.load(both / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,6 +60,15 @@ def test_two_processes_with_half_the_batch_make_the_update_of_one(states, tmp_pa
 def test_both_processes_end_bit_equal(states, case):
     first, second = (state[case] for state in states)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_processes_find_the_scores_of_one(both, tmp_path):
+    """A mean of their scores, or those of one's own samples alone, would be others."""
+    together, alone = json.loads((both / "scores.json").read_text()), scores(tmp_path, world_size=1)
+    assert together == alone and alone["num_samples"] == 1100
+    for name in ("precision", "recall", "density", "coverage", "sure_share"):
+        assert 0.02 < alone[name] < 0.98, name  # the comparison says something
+    assert alone["fid"] > 0.01 and alone["kid"] != 0 and alone["class_kl"] > 0.01
 
 
 def test_two_nodes_under_torchrun_are_one_node_with_two_devices(run_cli, idx_data, tmp_path):
