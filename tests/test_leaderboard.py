@@ -72,7 +72,7 @@ def test_more_can_be_better(mixed):
 
 def test_settings_show_what_differs(mixed):
     rows = rank_runs(mixed, FID, "minimize")
-    assert [row.settings for row in rows[:2]] == ["optimizer.lr=0.002", "optimizer.lr=0.001"]  # all are model=mlp
+    assert [row.settings for row in rows[:2]] == [("optimizer.lr=0.002",), ("optimizer.lr=0.001",)]  # all are model=mlp
 
 
 def test_runs_that_differ_in_what_watches_are_one_setting(make_run):

@@ -1,6 +1,7 @@
 """What a sweep says: a line when a job starts and ends; in a terminal also what each worker is at."""
 
 import logging
+import re
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gan_lightning.words import format_seconds
 log = logging.getLogger(__name__)
 
 TAIL = 4096  # bytes at the end of a log that hold its last line
+SAID = re.compile(r"INFO +gan_lightning[\w.]*: (\S.*)")  # by us, not by Lightning
 
 
 class Board:
@@ -95,5 +97,5 @@ def last_line(run: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return "starts"
-    told = [line.partition(": ")[2] for line in lines if " INFO " in line and ": " in line]
+    told = [found[1] for line in lines if (found := SAID.search(line))]
     return told[-1] if told else "starts"

@@ -66,7 +66,7 @@ class Row:
     runs: list[Run]
     mean: float | None
     std: float | None
-    settings: str
+    settings: tuple[str, ...]
 
     @property
     def state(self) -> str:
@@ -142,12 +142,11 @@ def read_run(folder: Path, metric: str) -> Run:
 def as_row(runs: list[Run], sign: int, common: set[str]) -> Row:
     runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), ORDER.index(run.state.name)))
     scores = [run.score for run in runs if run.state.name == "done" and run.score is not None]
-    own = " ".join(word for word in runs[0].settings if word not in common)
     return Row(
         runs=runs,
         mean=statistics.fmean(scores) if scores else None,
         std=statistics.stdev(scores) if len(scores) > 1 else None,
-        settings=own,
+        settings=tuple(word for word in runs[0].settings if word not in common),
     )
 
 
@@ -180,14 +179,20 @@ def terminal_table(rows: list[Row], metric: str, most: int = 10) -> Table:
     """The first rows for a terminal, with the command that repeats the best run below."""
     from rich.table import Table
 
-    table = Table(title=f"{len(rows)} settings, by {metric}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{count(rows, 'setting')}, by {metric}", title_justify="left", caption_justify="left")
     for heading in ("", metric, "state", "time", "settings", "folder"):
         table.add_column(heading, overflow="fold", justify="right" if heading in ("", "time") else "left")
     for place, row in enumerate(rows[:most], start=1):
         what = f"{row.state}: {row.error}" if row.error else row.state
         folder = shorten(row.runs[0].folder)
-        table.add_row(str(place), row.score, what, format_seconds(row.seconds), shorten_numbers(row.settings), folder)
+        table.add_row(
+            str(place), row.score, what, format_seconds(row.seconds), shorten_numbers(" ".join(row.settings)), folder
+        )
     return table
+
+
+def count(things: list[Any], name: str) -> str:
+    return f"{len(things)} {name}" + "s" * (len(things) != 1)
 
 
 def shorten_numbers(settings: str) -> str:
@@ -205,7 +210,9 @@ def write_csv(rows: list[Row], file: Path, metric: str) -> None:
             for run in row.runs:
                 seconds = None if run.seconds is None else round(run.seconds, 1)
                 known = (run.score, row.mean, row.std, run.state.name, run.state.error, seconds, run.seed)
-                lines.writerow([place, *("" if x is None else x for x in known), row.settings, run.folder, run.command])
+                lines.writerow(
+                    [place, *("" if x is None else x for x in known), " ".join(row.settings), run.folder, run.command]
+                )
 
 
 PAGE = """<!DOCTYPE html>
@@ -230,7 +237,8 @@ summary {{ cursor: pointer; font-weight: 400 }}
 
 def write_html(rows: list[Row], file: Path, metric: str, title: str) -> None:
     """One file that holds all it shows: a row for each setting, with samples of its best run."""
-    summary = f"{sum(len(row.runs) for row in rows)} runs of {len(rows)} settings, the best first, by {metric}"
+    runs = [run for row in rows for run in row.runs]
+    summary = f"{count(runs, 'run')} of {count(rows, 'setting')}, the best first, by {metric}"
     lines = [html_row(place, row) for place, row in enumerate(rows, start=1)]
     words = {"title": html.escape(title), "summary": html.escape(summary), "metric": html.escape(metric)}
     with written_whole(file) as part:
@@ -244,11 +252,12 @@ def html_row(place: int, row: Row) -> str:
         f"{'' if run.score is None else f', {run.score:.4f}'}<br><code>{html.escape(run.command)}</code></p>"
         for run in row.runs
     )
+    settings = "<br>".join(html.escape(shorten_numbers(word)) for word in row.settings) or "-"
     return (
         f'<tr><td class="number">{place}</td><td>{thumbnail(row.runs)}</td>'
         f'<td class="number">{html.escape(row.score)}</td>'
         f'<td class="{row.runs[0].state.name}">{state}</td><td class="number">{format_seconds(row.seconds)}</td>'
-        f'<td class="settings"><code>{html.escape(shorten_numbers(row.settings))}</code></td>'
+        f'<td class="settings"><code>{settings}</code></td>'
         f"<td><details><summary>{len(row.runs)}</summary>{runs}</details></td></tr>"
     )
 

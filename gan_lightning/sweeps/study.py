@@ -265,6 +265,7 @@ class Trials:
         earlier = self.study.user_attrs.get("identity")
         if earlier is None:
             self.study.set_user_attr("identity", identity)
+            self.study.set_metric_names([self.settings.metric])
             return
         changed = sorted(key for key in earlier.keys() | identity.keys() if earlier.get(key) != identity.get(key))
         if changed:
