@@ -21,12 +21,14 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -193,14 +195,23 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
     """
     sweeps = [override for override in args.overrides if re.match(r"\+*sweep[=./]", override)]
     if args.multirun:
-        plugins = str(PACKAGE / "sweeps" / "plugins")
-        sys.path.append(plugins)
-        earlier = os.environ.get("PYTHONPATH")  # for jobs that submitit starts, which read what this process has loaded
-        os.environ["PYTHONPATH"] = os.pathsep.join([*([earlier] if earlier else []), plugins])
+        _register_plugins()
         if not any(override.startswith("sweep=") for override in sweeps):
             args.overrides.insert(0, "sweep=grid")
     elif sweeps and not args.cfg:
         raise UsageError(f"{sweeps[0]}: a sweep takes -m; python -m gan_lightning -m {' '.join(sweeps)}")
+
+
+def _register_plugins() -> None:
+    """Make our launcher and sweeper known to Hydra, which takes them from the package hydra_plugins only."""
+    folder = str(PACKAGE / "sweeps" / "plugins")
+    for paths in sys.path, (known := os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if folder not in paths:
+            paths.append(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))  # for jobs that read what this process has loaded
+    ours = import_module("hydra_plugins.gan_lightning")
+    Plugins.instance().register(ours.ProcessLauncher)
+    Plugins.instance().register(ours.Sweeper)
 
 
 def help_text(config_name: str) -> str:

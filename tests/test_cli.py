@@ -253,7 +253,7 @@ def test_a_grid_runs_every_job_and_names_the_one_that_fails(
     run_cli: RunCli, idx_data: list[str], tmp_path: Path
 ) -> None:
     result = run_cli("trainer=debug", "metrics=none", *idx_data, "-m", "hydra.sweep.dir=sweep", "data.batch_size=0,128")
-    assert error_line(result).startswith("sweep/0: data.batch_size=0")
+    assert error_line(result).startswith("1 of 2 jobs failed, the first: sweep/0: data.batch_size=0")
     assert result.returncode == 1
     assert (tmp_path / "sweep" / "1" / "metrics.json").exists()
 

@@ -24,7 +24,10 @@ SHRINK = [
     "trainer.log_every_n_steps=1",
     "metrics=none",
 ]
-FEW = {"gan_lightning.evaluate": ["num_samples=600", "metrics.cache=null"]}
+FEW = {
+    "gan_lightning.evaluate": ["num_samples=600", "metrics.cache=null"],
+    "gan_lightning.leaderboard": ["metric=loss/generator"],
+}
 
 MAKE = {"train": "gan_lightning", "sample": "gan_lightning.sample"}  # a target's module
 SKIPPED = {  # how a command begins -> why it is not run here
