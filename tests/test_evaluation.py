@@ -417,6 +417,21 @@ def test_a_run_that_draws_no_samples_or_is_a_trial_is_not_scored(compose, tmp_pa
     assert record["iterations"] >= 1 and "scored" not in record and "metrics/fid" not in record
 
 
+STOP = "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:metrics/fid,mode:min,patience:2}"
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, 4), (2, 8)])
+def test_a_run_stops_early_where_the_config_says_so(compose, tmp_path, scored, every, epochs):
+    scored.fids = [3.0, 1.0, 2.0, 2.0, 0.5, 0.5]
+    often = (f"trainer.check_val_every_n_epoch={every}", "trainer.max_epochs=12", "trainer.log_every_n_steps=1")
+    main(compose(*JUDGED, *often, "trainer.limit_train_batches=1", "callbacks.pictures=null", STOP))
+    record = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(scored) == 4 and record["iterations"] == epochs  # of one iteration each
+    assert record["metrics/fid"] == 2 and record["scored"]["iteration"] == epochs
+    saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert saved["global_step"] == 2 * every
+
+
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "callbacks.pictures=null")
 
 
