@@ -5,7 +5,8 @@ by hand   a loop that knows all the project knows: uint8 data in memory, losses 
 project   `python -m gan_lightning`, same networks and objective, with its default logging, pictures and checkpoints
 default   `python -m gan_lightning` as it comes: R1 and an averaged generator on top
 
-All without scores.
+All without scores; what those cost is measured apart: the seconds of the default's second evaluation (a run's first one
+scores the control as well) over those of the epochs from one evaluation to the next.
 
 Every measurement is a process of its own, and the contestants take turns, so that a busy machine slows all of them. The
 clock runs from iteration `--warmup` for `--iterations`. Epochs are shortened to these where they are fewer, so that an
@@ -51,6 +52,7 @@ TARGETS = {
     "mlp": {("project", "tutorial"): 2.2, ("project", "by hand"): 0.95, ("default", "tutorial"): 1.0},
     "dcgan": {("project", "tutorial"): 1.0, ("project", "by hand"): 0.95},
 }
+MOST_FOR_SCORES = 0.10  # of the training time between two evaluations
 EPOCH = 468  # iterations, of MNIST
 ITERATIONS = {"mlp": 2 * EPOCH, "dcgan": 100}
 ROUNDS = 5
@@ -177,6 +179,20 @@ class Stopwatch(Callback):
             self.path.write_text(str(time.perf_counter() - self.started))
 
 
+class EvaluationTime(Callback):
+    """Added to a run of the project: writes the seconds of its last evaluation into `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.started = 0.0
+
+    def on_validation_start(self, trainer: Any, gan: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Any, gan: Any) -> None:
+        self.path.write_text(str(time.perf_counter() - self.started))
+
+
 LOOPS = {"tutorial": tutorial, "by hand": by_hand}
 
 
@@ -209,20 +225,49 @@ def measure(name: str, model: str, warmup: int, iterations: int, overrides: list
             if iterations < EPOCH:
                 command += [f"++trainer.limit_train_batches={iterations}"]
             command += [f"+callbacks.stopwatch={stopwatch}"]
-        paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        with output.open("w") as file:
-            process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)  # subprocess keeps no memory of one child alone
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode or not path.exists():
-            said = output.read_text()[-3000:]
-            raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{said}")
-        kilo = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, elsewhere in KiB
-        return {
-            "images_per_second": iterations * BATCH_SIZE / float(path.read_text()),
-            "peak_memory_gb": usage.ru_maxrss * kilo / 1e9,
-        }
+        seconds, peak_memory_gb = time_process(command, path, output)
+        return {"images_per_second": iterations * BATCH_SIZE / seconds, "peak_memory_gb": peak_memory_gb}
+
+
+def time_process(command: list[str], path: Path, output: Path) -> tuple[float, float]:
+    """The seconds that a process of Python writes into `path`, and its peak memory in GB."""
+    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with output.open("w") as file:
+        process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)  # subprocess keeps no memory of one child alone
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or not path.exists():
+        said = output.read_text()[-3000:]
+        raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{said}")
+    kilo = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, elsewhere in KiB
+    return float(path.read_text()), usage.ru_maxrss * kilo / 1e9
+
+
+def measure_scores(images_per_second: float, overrides: list[str]) -> dict[str, Any]:
+    """What an evaluation of the default costs beside the training up to the next one, at so many images per second."""
+    config = compose_train(overrides)
+    epochs = config.trainer.check_val_every_n_epoch
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = Path(folder) / "seconds"
+        command = ["-m", "gan_lightning", *overrides, f"hydra.run.dir={folder}/run", "trainer.max_epochs=2"]
+        command += ["trainer.check_val_every_n_epoch=1", "++trainer.limit_train_batches=5"]
+        command += [f"+callbacks.clock={{_target_:throughput.EvaluationTime,path:'{path}'}}"]
+        seconds, peak_memory_gb = time_process(command, path, Path(folder) / "output")
+    share = seconds / (epochs * EPOCH * BATCH_SIZE / images_per_second)
+    return {
+        "num_samples": config.metrics.num_samples,
+        "seconds": seconds,
+        "epochs_between": epochs,
+        "share": share,
+        "peak_memory_gb": peak_memory_gb,
+        "target": {
+            "target": "an evaluation / epochs between two",
+            "wanted": f"{MOST_FOR_SCORES} or less",
+            "is": share,
+            "met": share <= MOST_FOR_SCORES,
+        },
+    }
 
 
 def race(model: str, rounds: int, warmup: int, iterations: int, overrides: list[str]) -> dict[str, Any]:
@@ -235,7 +280,12 @@ def race(model: str, rounds: int, warmup: int, iterations: int, overrides: list[
         for name in results:
             with console.status(f"{model}: round {number + 1} of {rounds}, {name}"):
                 results[name].append(measure(name, model, warmup, iterations, overrides))
-    return {"model": model, "iterations": iterations, "rounds": rounds, **summarize(model, results)}
+    outcome = {"model": model, "iterations": iterations, "rounds": rounds, **summarize(model, results)}
+    if "default" in results and compose_train(overrides).metrics:
+        with console.status(f"{model}: an evaluation"):
+            outcome["scores"] = measure_scores(outcome["images_per_second"]["default"], overrides)
+        outcome["targets"].append(outcome["scores"].pop("target"))
+    return outcome
 
 
 def summarize(model: str, results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -280,6 +330,12 @@ def show(outcome: dict[str, Any], judge: bool) -> None:
         table.add_row(name, f"{speed:,.0f}", spread, *ratios, f"{outcome['peak_memory_gb'][name]:.2f}")
     console = Console()
     console.print(table)
+    if scores := outcome.get("scores"):
+        console.print(
+            f"  scores: {scores['num_samples']:,} samples in {scores['seconds']:.1f} s, {scores['share']:.1%} of the "
+            f"{scores['epochs_between']} epochs between two evaluations",
+            highlight=False,
+        )
     for target in outcome["targets"] if judge else []:
         verdict = "met   " if target["met"] else "MISSED"
         console.print(f"  {verdict} {target['target']}: {target['is']:.2f}, wanted {target['wanted']}", highlight=False)
@@ -335,15 +391,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def load_images(overrides: list[str]) -> tuple[Path, Tensor]:
     """Folder and training images, (N, 1, 28, 28) uint8, of the data set that the project trains on."""
-    from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
+
+    data = instantiate(compose_train(overrides).data)
+    data.prepare_data()
+    return data.root, data.images()
+
+
+def compose_train(overrides: list[str]) -> Any:
+    from hydra import compose, initialize_config_dir
 
     from gan_lightning.paths import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        data = instantiate(compose("train", overrides=overrides).data)
-    data.prepare_data()
-    return data.root, data.images()
+        return compose("train", overrides=overrides)
 
 
 if __name__ == "__main__":

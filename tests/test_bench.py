@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,15 +71,41 @@ def test_ratio_is_the_median_of_the_ratios_within_rounds(throughput):
     }
 
 
+def test_the_cost_of_scores_is_their_share_of_the_epochs_between_two(throughput, monkeypatch):
+    ran = []
+    monkeypatch.setattr(throughput, "time_process", lambda command, *_: (ran.append(command), (6.0, 1.5))[1])
+    cost = throughput.measure_scores(468 * 128 / 14, ["metrics.num_samples=5000"])  # an epoch takes 14 s
+    assert cost["share"] == pytest.approx(6 / 140) and cost["target"]["met"]
+    assert (cost["num_samples"], cost["epochs_between"], cost["seconds"]) == (5000, 10, 6)
+    assert not any("metrics=none" in word or "limit_val_batches" in word for word in ran[0])
+    assert not throughput.measure_scores(468 * 128 / 5, [])["target"]["met"]  # 6 s of 50
+
+
+FEW = ["metrics.num_samples=600", "metrics.cache=null"]
+
+
+@pytest.mark.slow
+def test_a_run_of_the_default_gives_the_seconds_of_its_evaluation(throughput, idx_data):
+    cost = throughput.measure_scores(4000.0, [*idx_data, *FEW])
+    assert cost["seconds"] > 0 and cost["num_samples"] == 600
+
+
 @pytest.mark.slow
 def test_quick_bench_prints_a_table_and_writes_json(idx_data, tmp_path):
     out = tmp_path / "bench.json"
     bench = subprocess.run(
-        [sys.executable, SCRIPT, "--quick", "--out", out, *idx_data], capture_output=True, text=True, timeout=600
+        [sys.executable, SCRIPT, "--quick", "--out", out, *idx_data],
+        env={**os.environ, "HOME": str(tmp_path)},  # where the reference is kept
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert bench.returncode == 0, bench.stderr
     assert "images/s" in bench.stdout and "project" in bench.stdout
-    for result, contestants in zip(json.loads(out.read_text())["results"], (4, 3), strict=True):
+    results = json.loads(out.read_text())["results"]
+    assert "scores: 5,000 samples in " in bench.stdout and "of the 10 epochs between two evaluations" in bench.stdout
+    assert results[0]["scores"]["seconds"] > 0 and "scores" not in results[1]
+    for result, contestants in zip(results, (4, 3), strict=True):
         assert len(result["images_per_second"]) == contestants
         assert all(speed > 0 for speed in result["images_per_second"].values())
         assert result["peak_memory_gb"]["project"] < 2
