@@ -4,9 +4,12 @@ A checkpoint is untrusted input: it is plain containers and tensors, and only th
 built from it. They are built without memory first, and get it when the file is seen to hold their weights.
 """
 
+import copy
+import operator
 import pickletools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,39 @@ MAX_VALUES = 1000  # in the config of a network; ours have some ten
 MAX_DEPTH = 10  # of lists and dicts within each other
 MAX_NUMBER = 1_000_000  # of channels, pixels, layers
 MAX_TEXT = 200  # characters
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+BEGUN_AND_DONE = {count: dict.fromkeys(("ready", "completed"), _is_count) for count in ("total", "current")}
+PROGRESS = {
+    count: dict.fromkeys(("ready", "started", "processed", "completed"), _is_count) for count in ("total", "current")
+}
+# What Lightning takes from a checkpoint without a look at it: a dict of the keys it reads, down to tests of values.
+RESUMABLE: dict[str, Any] = {
+    "global_step": _is_count,
+    "callbacks": {},
+    "lr_schedulers": lambda value: value == [],
+    "pytorch-lightning_version": lambda value: isinstance(value, str) and re.fullmatch(r"\d+\.\d+\.\d+\S*", value),
+    "loops": {
+        "fit_loop": {
+            "state_dict": {},
+            "epoch_progress": PROGRESS,
+            "epoch_loop.state_dict": {"_batches_that_stepped": _is_count},
+            "epoch_loop.batch_progress": {**PROGRESS, "is_last_batch": lambda value: isinstance(value, bool)},
+            "epoch_loop.manual_optimization.optim_step_progress": BEGUN_AND_DONE,
+        }
+    },
+}
+CALLBACKS = {  # of those that it may have
+    "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
+}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -171,6 +207,98 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     }
     gan.load_state_dict(filled, assign=True)
     return gan
+
+
+def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str | Path) -> None:
+    """See to it that training can go on from a checkpoint: a damaged one may crash the process, not only the run.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        gan: as the run's config builds it.
+        path: of the checkpoint, for the error.
+
+    Raises:
+        ValueError: if it lacks what a run is resumed from, or has it in another form.
+    """
+    try:
+        _check_form(checkpoint, RESUMABLE)
+        present = CALLBACKS.keys() & checkpoint["callbacks"].keys()
+        _check_form(checkpoint["callbacks"], {name: CALLBACKS[name] for name in present}, "callbacks")
+        _check_place(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
+        weights = checkpoint.get("state_dict")
+        if not isinstance(weights, dict):
+            raise ValueError("it has no state_dict")
+        _check_weights(gan, weights)
+        _check_optimizers(checkpoint.get("optimizer_states"), gan)
+    except ValueError as error:
+        raise ValueError(f"resume={path} cannot be resumed: {_one_line(error, length=400)}") from error
+
+
+def _check_form(found: Any, wanted: dict[str, Any] | Callable[[Any], Any], name: str = "") -> None:
+    """Raises ValueError with the first value of a nest of dicts that is missing or fails its test."""
+    if not isinstance(wanted, dict):
+        if not wanted(found):
+            raise ValueError(f"{name}={_one_line(found)} is not what a run has written")
+    elif not isinstance(found, dict):
+        raise ValueError(f"{name} is a {type(found).__name__}, not a dict")
+    else:
+        for key, value in wanted.items():
+            inner = f"{name}.{key}".lstrip(".")
+            if key not in found:
+                raise ValueError(f"it lacks {inner}")
+            _check_form(found[key], value, inner)
+
+
+def _check_place(fit_loop: dict[str, Any], iteration: int) -> None:
+    """Raises ValueError if the loops and the data have done another number of iterations."""
+    loader = fit_loop["state_dict"].get("combined_loader", [{"iteration": iteration}])
+    counts = {
+        "loops": fit_loop["epoch_loop.batch_progress"]["total"]["completed"],
+        "optimizers": fit_loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
+        "logs": fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"],
+    }
+    for name, count in counts.items():
+        if count != iteration:
+            raise ValueError(f"global_step={iteration}, and its {name} are at {count}")
+    if loader != [{"iteration": iteration}]:
+        raise ValueError(f"global_step={iteration}, and its combined_loader is at {_one_line(loader)}")
+
+
+def _check_optimizers(found: Any, gan: GAN) -> None:
+    """Raises ValueError if the optimizers' states are not such as the optimizers of this GAN come to have."""
+    if not isinstance(found, list) or len(found) != 2:
+        raise ValueError("it has not the states of two optimizers")
+    # A step of a copy shows what they have, whatever optimizers they are.
+    optimizers = copy.deepcopy(gan).configure_optimizers()
+    for i, (state, optimizer) in enumerate(zip(found, optimizers, strict=True)):
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+        _check_optimizer(state, optimizer.state_dict(), f"optimizer_states[{i}]")
+
+
+def _check_optimizer(found: Any, wanted: dict[str, Any], name: str) -> None:
+    _check_form(found, {"state": {}, "param_groups": lambda groups: isinstance(groups, list)}, name)
+    if len(found["param_groups"]) != len(wanted["param_groups"]):
+        raise ValueError(f"{name}.param_groups are not as many as those of the run")
+    for group, own in zip(found["param_groups"], wanted["param_groups"], strict=True):
+        form = {"lr": _is_number, "initial_lr": _is_number, "params": partial(operator.eq, own["params"])}
+        _check_form(group, form, f"{name}.param_groups")
+    for weight, state in found["state"].items():  # none at all before the generator's first turn
+        place, own = f"{name}.state[{_one_line(weight)}]", wanted["state"].get(weight)
+        if own is None or not isinstance(state, dict) or state.keys() != own.keys():
+            raise ValueError(f"{place} is not that of a weight of the run")
+        for key, value in state.items():
+            if _form(value) != _form(own[key]):
+                raise ValueError(f"{place}.{key} is {_form(value)} in it and {_form(own[key])} in the run")
+
+
+def _form(value: Any) -> str:
+    """What must be the same of two values that may take each other's place; floats of any precision may."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{'floats' if value.is_floating_point() else value.dtype} {tuple(value.shape)}"
 
 
 def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:

@@ -30,12 +30,15 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from gan_lightning.callbacks.interrupt import Interrupt
-    from gan_lightning.checkpoint import read_checkpoint
+    from gan_lightning.checkpoint import check_resumable, read_checkpoint
     from gan_lightning.resume import keep_end
     from gan_lightning.runs import alone_in
 
-    earlier = check_end(config, read_checkpoint(config.resume, "resume")) if config.resume else 0
-    gan = build_gan(config)
+    gan, earlier = build_gan(config), 0
+    if config.resume:
+        checkpoint = read_checkpoint(config.resume, "resume")
+        check_resumable(checkpoint, gan, shorten(config.resume))
+        earlier = check_end(config, checkpoint)
     data = instantiate(config.data)
     trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)
     started = time.perf_counter()

@@ -16,6 +16,7 @@ from lightning import Callback
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_lightning.errors import is_bug
 from gan_lightning.resume import resumed_overrides
 from gan_lightning.train import main
 
@@ -370,3 +371,114 @@ def test_nothing_to_resume_is_named(tmp_path):
     (tmp_path / "mine.ckpt").touch()
     with pytest.raises(ValueError, match=r"mine\.ckpt is not in a run folder"):
         resumed_overrides([f"resume={tmp_path}/mine.ckpt"])
+
+
+# --- A checkpoint that no run has written ------------------------------------------------------------------------
+
+
+def without(*keys):
+    """Remove what a checkpoint has at these keys."""
+
+    def change(checkpoint):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        del checkpoint[keys[-1]]
+
+    return change
+
+
+def put(value, *keys):
+    """Put a value, or what becomes of the one there, to these keys of a checkpoint."""
+
+    def change(checkpoint):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value(checkpoint[keys[-1]]) if callable(value) else value
+
+    return change
+
+
+ADAM = ("optimizer_states", 0, "state", 0)
+FIT = ("loops", "fit_loop")
+WEIGHT = "generator.layers.0.weight"
+DAMAGED = {  # (what is changed, what is said)
+    # Adam's kernel reads beyond the end of such a tensor: the process dies of it, without a word.
+    "short Adam state": (put(lambda old: old[:1].clone(), *ADAM, "exp_avg"), r"state\[0\]\.exp_avg is floats \(1, "),
+    "flat Adam state": (put(lambda old: old.flatten(), *ADAM, "exp_avg_sq"), r"\.exp_avg_sq is floats \(\d+,\)"),
+    "Adam state of whole numbers": (put(torch.Tensor.long, *ADAM, "exp_avg"), r"\.exp_avg is torch\.int64"),
+    "Adam state that is no tensor": (put(0.0, *ADAM, "exp_avg"), r"\.exp_avg is float in it"),
+    "steps of each weight": (put(lambda old: old.expand(3).clone(), *ADAM, "step"), r"\.step is floats \(3,\)"),
+    "Adam state without a mean": (without(*ADAM, "exp_avg"), r"state\[0\] is not that of a weight"),
+    "state of another weight": (put(lambda old: {99: old[0]}, *ADAM[:-1]), r"state\[99\] is not that of a weight"),
+    "states in another order": (put(lambda old: old[::-1], *ADAM[:2], "param_groups", 0, "params"), "params="),
+    "learning rate is a text": (put("1e-3", *ADAM[:2], "param_groups", 0, "lr"), "lr=1e-3 is not"),
+    "no learning rate": (without(*ADAM[:2], "param_groups", 0, "initial_lr"), "lacks .*initial_lr"),
+    "no parameter groups": (put([], *ADAM[:2], "param_groups"), "param_groups are not as many"),
+    "states of one optimizer": (put(lambda old: old[:1], "optimizer_states"), "not the states of two optimizers"),
+    "no optimizers": (without("optimizer_states"), "not the states of two optimizers"),
+    "no loops": (without("loops"), "lacks loops"),
+    "no loop of training": (without(*FIT), r"lacks loops\.fit_loop"),
+    "no epochs": (without(*FIT, "epoch_progress", "current"), r"lacks .*epoch_progress\.current"),
+    "epochs below none": (put(-1, *FIT, "epoch_progress", "current", "completed"), "completed=-1 is not"),
+    "batches are a list": (put([], *FIT, "epoch_loop.batch_progress"), "batch_progress is a list, not a dict"),
+    "no place in the data": (put([{}], *FIT, "state_dict", "combined_loader"), "combined_loader"),
+    "another place in the data": (put([{"iteration": 7}], *FIT, "state_dict", "combined_loader"), "combined_loader"),
+    "no global_step": (without("global_step"), "lacks global_step"),
+    "global_step is a text": (put("9", "global_step"), "global_step=9 is not"),
+    "global_step is true": (put(True, "global_step"), "global_step=True is not"),
+    "global_step of another iteration": (put(7, "global_step"), "global_step=7"),
+    "no version of Lightning": (without("pytorch-lightning_version"), "lacks pytorch-lightning_version"),
+    "no callbacks": (without("callbacks"), "lacks callbacks"),
+    "best is a text": (put("1", "callbacks", "Checkpoints", "best"), r"callbacks\.Checkpoints\.best=1 is not"),
+    "no seconds": (without("callbacks", "Checkpoints", "seconds"), "lacks .*seconds"),
+    "no weights": (without("state_dict"), "no state_dict"),
+    "weight is missing": (without("state_dict", WEIGHT), f"lacks {WEIGHT}"),
+    "weight of another shape": (put(lambda old: old[:, :7].clone(), "state_dict", WEIGHT), rf"{WEIGHT} is \(\d+, 7\)"),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, idx_data):
+    """A run that has stopped within its second epoch."""
+    folder = tmp_path_factory.mktemp("written")
+    terminal = Terminal(folder, idx_data)
+    terminal.run(*terminal.settings, "trainer.max_steps=20", "hydra.run.dir=run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_checkpoint_that_no_run_has_written_is_refused_before_training(written, tmp_path, kind):
+    change, message = DAMAGED[kind]
+    config = damage(written, tmp_path, change)
+    before = files(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"^resume={config.resume} cannot be resumed: .*{message}") as refused:
+        main(config)
+    assert not is_bug(refused.value) and str(refused.value).isprintable()
+    assert files(tmp_path / "run") == before
+
+
+def test_a_checkpoint_that_would_crash_the_process_is_one_line_on_the_terminal(written, tmp_path, run_cli):
+    damage(written, tmp_path, DAMAGED["short Adam state"][0])
+    before = files(tmp_path / "run")
+    result = run_cli("resume=run", "trainer.max_steps=30")
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: resume=run/checkpoints/last.ckpt cannot be resumed: optimizer_states[0]")
+    assert {name for name, content in files(tmp_path / "run").items() if content != before.get(name)} == {"train.log"}
+
+
+def damage(written, folder, change):
+    """Copy a run, change its last checkpoint, and return the config that resumes it."""
+    shutil.copytree(written, folder / "run")
+    file = folder / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, file)
+    config = OmegaConf.load(folder / "run" / ".hydra" / "config.yaml")
+    config.trainer.max_steps, config.trainer.default_root_dir = 30, str(folder / "run")
+    config.resume = str(file)
+    return config
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
