@@ -67,6 +67,11 @@ RESUMABLE: dict[str, Any] = {
 }
 CALLBACKS = {  # of those that it may have
     "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
+    "Scalars": lambda state: isinstance(state, dict) and all(map(_is_number, state.values())),
+    "Alarms": {
+        "since": lambda since: isinstance(since, dict) and all(map(_is_count, since.values())),
+        "raised": lambda raised: isinstance(raised, list) and all(isinstance(name, str) for name in raised),
+    },
 }
 
 

@@ -108,20 +108,25 @@ HEALTHY = {"prob/real": 0.6, "prob/fake": 0.4, "grad_norm/discriminator": 1.0, "
 WON = HEALTHY | {"prob/real": 0.999, "prob/fake": 0.001}
 
 
-def watch(states, patience, every=1):
+def watch(states, patience, every=1, resumed_after=None):
     """Let Alarms see one state for each iteration; returns what it logs, {tag: [value, ...]}."""
     alarms, logged = Alarms(patience), {}
 
-    def log_dict(values, **_):
+    def log_metrics(values, step):
         for tag, value in values.items():
             logged.setdefault(tag, []).append(value)
 
-    gan = SimpleNamespace(global_step=0, log_dict=log_dict, penalty=R1(0.3))
-    trainer = SimpleNamespace(log_every_n_steps=every, callback_metrics={})
+    gan = SimpleNamespace(global_step=0, penalty=R1(0.3))
+    logger = SimpleNamespace(log_metrics=log_metrics, save=lambda: None)
+    trainer = SimpleNamespace(log_every_n_steps=every, loggers=[logger])
     for state in states:
         gan.global_step += 1
+        trainer.global_step = gan.global_step
         trainer.callback_metrics = {tag: torch.tensor(value) for tag, value in state.items()}
         alarms.on_train_batch_end(trainer, gan)
+        if gan.global_step == resumed_after:  # by another process
+            state, alarms = alarms.state_dict(), Alarms(patience)
+            alarms.load_state_dict(state)
     return logged
 
 
@@ -129,6 +134,13 @@ def test_a_discriminator_that_has_won_for_long_is_said_once(caplog):
     logged = watch([WON] * 8, patience=3)
     assert logged["alarm/discriminator_won"] == [0, 0, 0, 1, 1, 1, 1, 1]
     assert warned(caplog) == [f"alarm: discriminator won at iteration 4; try {ADVICE['discriminator_won']}"]
+
+
+@pytest.mark.parametrize("resumed_after", [2, 5])
+def test_a_resumed_run_counts_on_and_says_no_alarm_twice(caplog, resumed_after):
+    logged = watch([WON] * 8, patience=3, resumed_after=resumed_after)
+    assert logged["alarm/discriminator_won"] == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(warned(caplog)) == 1
 
 
 def test_an_alarm_is_said_again_after_it_ended(caplog):

@@ -576,7 +576,7 @@ def test_resuming_writes_nothing_outside_of_the_run_whatever_paths_its_checkpoin
     config.resume = str(file)
     main(config)
     after = torch.load(file, weights_only=True)
-    assert after["global_step"] == 6 and after["callbacks"].keys() == {"Checkpoints"}
+    assert after["global_step"] == 6 and after["callbacks"].keys() == {"Checkpoints", "Scalars", "Alarms"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "run"]
 
 

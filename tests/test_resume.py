@@ -135,33 +135,65 @@ def test_a_run_can_be_resumed_many_times(train):
 
 
 def curves(folder):
-    """Tag -> [(step, value)], over all event files of a run, as TensorBoard shows them."""
+    """Tag -> [(step, value)], and of pictures tag -> [step], over all event files of a run, as TensorBoard shows it."""
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     scalars = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    images = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
-    return {tag: points for tag, points in scalars.items() if tag != "progress/images_per_second"}, images
+    speed = scalars["progress/images_per_second"]
+    scalars["progress/images_per_second"] = [(step, value > 0) for step, value in speed]  # no two runs have the same
+    return scalars, {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
 
 
-def test_curves_go_on_without_a_gap_or_a_step_twice(train):
+@pytest.mark.parametrize(("n_critic", "every"), [(1, 1), (5, 2)])
+def test_curves_go_on_without_a_gap_or_a_step_twice(train, n_critic, every):
     """Also where the run went on after its last checkpoint, and died: what it logged then is dropped."""
-    settings = ("trainer.log_every_n_steps=1", *WATCHED)
+    settings = (f"n_critic={n_critic}", f"trainer.log_every_n_steps={every}", "callbacks.alarms.patience=2", *WATCHED)
     once, pictures = curves(train("once", *settings))
-    run = train("parts", *settings, "trainer.max_steps=10")
+    run = train("parts", *settings, *stop_at(11))
     early = (run / "checkpoints" / "last.ckpt").read_bytes()
-    train("parts", *settings, "trainer.max_steps=20", resume=True)  # not an end that a user sees: the kill comes now
+    train("parts", *settings, *stop_at(21), resume=True)  # not an end that a user sees: the kill comes now
     (run / "checkpoints" / "last.ckpt").write_bytes(early)
     train("parts", *settings, resume=True)
     parts, parts_pictures = curves(run)
-    assert [step for step, _ in once["loss/discriminator"]] == list(range(1, TOTAL + 1))
+    assert [step for step, _ in once["loss/discriminator"]] == list(range(every, TOTAL + 1, every))
+    assert [step for step, _ in once["metrics/fid"]] == [EPOCH, 2 * EPOCH, 3 * EPOCH]
     assert parts.keys() == once.keys()
     for tag, points in once.items():
-        if tag.startswith("metrics/"):  # scored once more where it stopped
-            assert set(points) <= set(parts[tag]), tag
-        elif not tag.startswith("alarm/"):
-            assert parts[tag] == points, tag
-    assert parts_pictures["samples/real"] == pictures["samples/real"] == [0]
-    assert set(pictures["samples/fixed"]) <= set(parts_pictures["samples/fixed"])
-    assert len(set(parts_pictures["samples/fixed"])) == len(parts_pictures["samples/fixed"])
+        assert parts[tag] == points, tag
+    assert parts_pictures.pop("samples/real") == pictures.pop("samples/real") == [0]
+    for tag, steps in pictures.items():
+        assert parts_pictures[tag] == sorted([*steps, 11]), tag  # one more where it stopped
+
+
+KILLED = """
+import os, signal, sys
+from gan_lightning.callbacks.checkpoints import Checkpoints
+from gan_lightning.train import main
+
+at, save = int(sys.argv.pop(1)), Checkpoints.save
+
+def save_and_die(self, trainer, name):
+    save(self, trainer, name)
+    if trainer.global_step == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save = save_and_die
+main()
+"""
+
+
+@pytest.mark.parametrize("at", [5, EPOCH], ids=["within an epoch", "at its end"])
+def test_curves_have_no_gap_where_the_run_was_killed_right_behind_a_save(tmp_path, compose, idx_data, at):
+    settings = ["trainer=cpu", "metrics=none", "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_steps=5"]
+    settings += [*idx_data, *SIZE[:2], "n_critic=3", "hydra.run.dir=parts"]
+    command = [sys.executable, "-c", KILLED, str(at), *settings]
+    killed = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240)
+    assert killed.returncode == -signal.SIGKILL
+    main(compose(*settings[:-1], small=False, folder=tmp_path / "once"))
+    config = compose(*settings[:-1], small=False, folder=tmp_path / "parts")
+    config.resume = str(tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    assert torch.load(config.resume, weights_only=True)["global_step"] == at
+    main(config)
+    assert curves(tmp_path / "parts") == curves(tmp_path / "once")
 
 
 def test_csv_of_before_is_kept(train):
@@ -431,6 +463,8 @@ DAMAGED = {  # (what is changed, what is said)
     "no callbacks": (without("callbacks"), "lacks callbacks"),
     "best is a text": (put("1", "callbacks", "Checkpoints", "best"), r"callbacks\.Checkpoints\.best=1 is not"),
     "no seconds": (without("callbacks", "Checkpoints", "seconds"), "lacks .*seconds"),
+    "curves are a list": (put([], "callbacks", "Scalars"), r"callbacks\.Scalars=\[\] is not"),
+    "alarm since a text": (put({"a": "b"}, "callbacks", "Alarms", "since"), r"Alarms\.since=.* is not"),
     "no weights": (without("state_dict"), "no state_dict"),
     "weight is missing": (without("state_dict", WEIGHT), f"lacks {WEIGHT}"),
     "weight of another shape": (put(lambda old: old[:, :7].clone(), "state_dict", WEIGHT), rf"{WEIGHT} is \(\d+, 7\)"),

@@ -86,6 +86,15 @@ def test_steps_are_the_iterations_at_multiples_of_the_logging_interval(tmp_path,
         assert [step for step, _ in points] == (from_first_turn if of_generator else [3, 6, 9, 12]), tag
 
 
+def test_stop_between_two_logging_intervals_writes_no_point_twice(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, gan, *_):
+            trainer.should_stop = gan.global_step == 5
+
+    scalars = logged(tmp_path, small_gan(), iterations=6, every=3, callbacks=[Stop()])
+    assert [step for step, _ in scalars["loss/discriminator"]] == [3]
+
+
 def test_values_are_those_of_the_iteration_they_stand_at(tmp_path):
     record = Record()
     gan = small_gan(penalty=R1(0.3))

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.callbacks.scalars import write
+
 log = logging.getLogger(__name__)
 
 PENALTY = "larger penalty.weight"
@@ -46,6 +48,12 @@ class Alarms(Callback):
         self.since: dict[str, int] = {}  # iteration at which a state began
         self.raised: set[str] = set()
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": dict(self.since), "raised": sorted(self.raised)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.since, self.raised = dict(state["since"]), set(state["raised"])
+
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
         now, every = trainer.callback_metrics, trainer.log_every_n_steps
         if not every or gan.global_step % every or "prob/fake" not in now:  # the curves are off
@@ -56,22 +64,28 @@ class Alarms(Callback):
             "vanishing_gradient": min(norms) < 1e-6,
             "exploding_gradient": max(norms) > 1e3,
         }
+        alarms: dict[str, float] = {}
         for name, present in states.items():
             began = self.since.setdefault(name, gan.global_step) if present else self.since.pop(name, None)
-            self.tell(gan, name, bool(present) and gan.global_step - began >= self.patience)
+            alarms |= self.sound(gan, name, bool(present) and gan.global_step - began >= self.patience)
+        write(trainer, alarms)
 
     def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
         now = trainer.callback_metrics
+        alarms: dict[str, float] = {}
         if "metrics/classes_missing" in now:
             collapsed = now["metrics/classes_missing"] > 0 or now["metrics/class_excess"] > 2
-            self.tell(gan, "mode_collapse", bool(collapsed), sync_dist=True)
+            alarms |= self.sound(gan, "mode_collapse", bool(collapsed))
         if "metrics/fid" in now:
-            self.tell(gan, "dead_generator", bool(now["metrics/variety"] < 0.1), sync_dist=True)
-            self.tell(gan, "memorisation", bool(now["metrics/memorised"] > 0.1), sync_dist=True)
-
-    def tell(self, gan: LightningModule, name: str, on: bool, sync_dist: bool = False) -> None:
+            alarms |= self.sound(gan, "dead_generator", bool(now["metrics/variety"] < 0.1))
+            alarms |= self.sound(gan, "memorisation", bool(now["metrics/memorised"] > 0.1))
         # sync_dist as all others that log a `step` in the same hook, or Lightning refuses; the value is alike anyway.
-        gan.log_dict({f"alarm/{name}": float(on), "step": float(gan.global_step)}, sync_dist=sync_dist)
+        if alarms:
+            gan.log_dict({"step": float(gan.global_step), **alarms}, sync_dist=True)
+
+    def sound(self, gan: LightningModule, name: str, on: bool) -> dict[str, float]:
+        """Say what to try when an alarm begins; its point on the curve."""
         if on and name not in self.raised:
             log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, advice(name, gan))
         (self.raised.add if on else self.raised.discard)(name)
+        return {f"alarm/{name}": float(on)}

@@ -62,6 +62,8 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer, name: str) -> None:
         file = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
+        for logger in trainer.loggers:
+            logger.save()  # pictures wait in memory, and a run resumed from here does not take them again
         trainer.save_checkpoint(file)
         self.latest = file
 

@@ -29,10 +29,15 @@ class Scalars(Callback):
 
     def __init__(self) -> None:
         self.latest: dict[str, Tensor] = {}
+        self.earlier: dict[str, float] = {}  # of G's last turn, where the run was resumed after it
         self.clock: tuple[float, int] | None = None  # (seconds, iteration) at the last logging interval
 
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.clock = (time.perf_counter(), gan.global_step)
+
+    def on_train_batch_start(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+        if self.clock is None:  # a run that is resumed within an epoch does not start one
+            self.clock = (time.perf_counter(), gan.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, gan: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
@@ -40,18 +45,20 @@ class Scalars(Callback):
         self.latest.update(outputs)  # G's loss stays from its last turn where n_critic > 1
         if trainer.log_every_n_steps and gan.global_step % trainer.log_every_n_steps == 0:
             self.check_finite(trainer)
-            gan.log_dict(
-                {**self.means_over_devices(trainer, gan), **self.progress(trainer, gan, len(batch[0]), batch_idx)}
-            )
+            write(trainer, self.means(trainer, gan) | self.progress(trainer, gan, len(batch[0]), batch_idx))
 
     def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
         if self.latest:  # the end of a run is rarely a logging interval
             self.check_finite(trainer)
-            final = self.means_over_devices(trainer, gan)
-            trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in final.items()})
+            tell(trainer, self.means(trainer, gan))
 
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.check_finite(trainer)  # a checkpoint of a broken run must not take the place of the last good one
+        # G's curves go on before its next turn, which is up to n_critic iterations away.
+        checkpoint["callbacks"][self.state_key] = self.earlier | mean_over_devices(trainer, self.generators_turn(gan))
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.earlier = state
 
     def check_finite(self, trainer: Trainer) -> None:
         tags = {"d_loss": "loss/discriminator", "penalty": "loss/penalty", "g_loss": "loss/generator"}
@@ -65,7 +72,7 @@ class Scalars(Callback):
             if not math.isfinite(value):
                 raise diverged(trainer, f"{tag} is {value} at iteration {trainer.global_step}")
 
-    def means_over_devices(self, trainer: Trainer, gan: LightningModule) -> dict[str, float]:
+    def means(self, trainer: Trainer, gan: LightningModule) -> dict[str, float]:
         real_logits, fake_logits = self.latest["real_logits"].float(), self.latest["fake_logits"].float()
         scalars = {
             "loss/discriminator": self.latest["d_loss"],
@@ -76,18 +83,17 @@ class Scalars(Callback):
         }
         if "penalty" in self.latest:
             scalars["loss/penalty"] = self.latest["penalty"]
-        if "g_loss" in self.latest:
-            scalars |= {"loss/generator": self.latest["g_loss"], "grad_norm/generator": gradient_norm(gan.generator)}
-        # One transfer for all of them: reading a value makes the host wait for the device.
-        values = trainer.strategy.reduce(
-            torch.stack([scalar.detach().float() for scalar in scalars.values()]), reduce_op="mean"
-        )
-        return dict(zip(scalars, values.tolist(), strict=True))
+        return self.earlier | mean_over_devices(trainer, scalars | self.generators_turn(gan))
+
+    def generators_turn(self, gan: LightningModule) -> dict[str, Tensor]:
+        """Of its last turn; nothing before the first."""
+        if "g_loss" not in self.latest:
+            return {}
+        return {"loss/generator": self.latest["g_loss"], "grad_norm/generator": gradient_norm(gan.generator)}
 
     def progress(self, trainer: Trainer, gan: LightningModule, batch_size: int, batch_idx: int) -> dict[str, float]:
         now, iteration = time.perf_counter(), gan.global_step
         scalars = {
-            "step": float(iteration),
             "progress/epoch": trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches,
         }
         if self.clock and iteration > self.clock[1]:
@@ -97,6 +103,31 @@ class Scalars(Callback):
         for name, optimizer in zip(("discriminator", "generator"), trainer.optimizers, strict=True):
             scalars[f"lr/{name}"] = float(optimizer.param_groups[0]["lr"])
         return scalars
+
+
+def write(trainer: Trainer, scalars: dict[str, float]) -> None:
+    """Put a point on each of these curves.
+
+    Not by Lightning's `log`: it writes the points of an iteration after the hook in which a checkpoint may be saved,
+    and once more where a run stops between two logging intervals.
+    """
+    tell(trainer, scalars)
+    for logger in trainer.loggers:
+        logger.log_metrics(scalars, step=trainer.global_step)
+        logger.save()
+
+
+def tell(trainer: Trainer, scalars: dict[str, float]) -> None:
+    """Show them to whoever asks the Trainer: the progress bar, the console, the alarms."""
+    trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in scalars.items()})
+
+
+def mean_over_devices(trainer: Trainer, scalars: dict[str, Tensor]) -> dict[str, float]:
+    """One transfer for all of them: reading a value makes the host wait for the device."""
+    if not scalars:
+        return {}
+    values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
+    return dict(zip(scalars, trainer.strategy.reduce(values, reduce_op="mean").tolist(), strict=True))
 
 
 def final_scores(trainer: Trainer) -> dict[str, float]:
