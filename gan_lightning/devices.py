@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 import torch.distributed.nn.functional as distributed
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,6 +31,21 @@ class SyncBatchNorm(LayerSync):
         for layer in batch_norms(model):
             layer.__dict__.pop("forward", None)
         return model
+
+
+class SameBuffers(Callback):
+    """The buffers of the first device on all of them, whenever somebody looks: while scores are made, and at the end.
+
+    They differ where each device has BatchNorm over its own share of the batch. DDP itself does this before every
+    iteration, so that it changes nothing in training; a checkpoint has the first device's anyway.
+    """
+
+    def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        self.on_train_end(trainer, gan)
+
+    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        for buffer in gan.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

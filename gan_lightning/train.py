@@ -120,7 +120,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.tensorboard import Dashboard
     from gan_lightning.checkpoint import AtomicCheckpointIO
-    from gan_lightning.devices import SyncBatchNorm
+    from gan_lightning.devices import SameBuffers, SyncBatchNorm
 
     if str(config.trainer.precision).startswith("16"):
         raise ValueError(
@@ -161,6 +161,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         watchers = [watcher for watcher in watchers if not isinstance(watcher, ProgressBar)]
     settings["enable_checkpointing"] = any(isinstance(watcher, Checkpoint) for watcher in watchers)
     watchers.append(Dashboard(plain(config), choices(config)))
+    if several:
+        watchers.append(SameBuffers())
     if config.metrics:
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
         watchers.insert(0, evaluation)  # before the alarms, which read its scores

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 from torch.testing import assert_close
-from two_processes import CASES, scores, train
+from two_processes import CASES, OWN_BATCH_NORM, scores, train
 
 from gan_lightning import devices
 from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
@@ -53,10 +53,10 @@ def test_two_processes_with_half_the_batch_make_the_update_of_one(states, tmp_pa
     one = train(tmp_path, world_size=1, **CASES[case])
     for name, tensor in one.items():
         assert_close(states[0][case][name], tensor, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
-    assert any("running_var" in name for name in one)
+    assert any("running_var" in name for name in one) == CASES[case].get("batch_norm", True)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, OWN_BATCH_NORM])
 def test_both_processes_end_bit_equal(states, case):
     first, second = (state[case] for state in states)
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
@@ -69,6 +69,13 @@ def test_two_processes_find_the_scores_of_one(both, tmp_path):
     for name in ("precision", "recall", "density", "coverage", "sure_share"):
         assert 0.02 < alone[name] < 0.98, name  # the comparison says something
     assert alone["fid"] > 0.01 and alone["kid"] != 0 and alone["class_kl"] > 0.01
+
+
+def test_batch_norm_of_each_device_is_another_update_than_that_of_one(states):
+    """trainer.sync_batchnorm=false: the statistics both end with are those of the first."""
+    first, synchronised = states[0][OWN_BATCH_NORM], states[0]["non_saturating, r1, BatchNorm"]
+    name = "generator.layers.2.running_var"
+    assert first[name].isfinite().all() and not torch.allclose(first[name], synchronised[name])
 
 
 def test_two_nodes_under_torchrun_are_one_node_with_two_devices(run_cli, idx_data, tmp_path):

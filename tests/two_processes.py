@@ -1,18 +1,19 @@
-"""Train small GANs with every loss, penalty and order of turns; under torchrun on its processes, else on one.
+"""Train small GANs with every loss and penalty of conf/, and every order of turns; under torchrun on its processes.
 
 torchrun --nproc-per-node 2 tests/two_processes.py FOLDER      # FOLDER/0.pt and FOLDER/1.pt, one of each rank
 
 And score one: FOLDER/scores.json.
 """
 
-import itertools
 import json
 import os
 import sys
 from pathlib import Path
 
 import torch
+from hydra.utils import instantiate
 from lightning import Trainer
+from omegaconf import OmegaConf
 from test_alarms import Painter, frozen
 from test_evaluation import SHADES, Stub, evaluated
 from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, RandomImages
@@ -20,34 +21,58 @@ from torch import Tensor
 
 from gan_lightning.callbacks.evaluation import Evaluation
 from gan_lightning.data import ImageDataModule
-from gan_lightning.devices import SyncBatchNorm
+from gan_lightning.devices import SameBuffers, SyncBatchNorm
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
-from gan_lightning.losses import Minimax, NonSaturating
-from gan_lightning.models import dcgan
-from gan_lightning.penalties import R1
+from gan_lightning.models import dcgan, mlp
+from gan_lightning.paths import conf_dir, options
 
 CASES = {
-    f"{type(loss).__name__}-{penalty and 'R1'}-n_critic {n_critic}-reuse_fake {reuse_fake}": {
-        "loss": loss, "penalty": penalty, "n_critic": n_critic, "reuse_fake": reuse_fake
+    f"{loss}, {penalty}, {'' if batch_norm else 'no '}BatchNorm": {
+        "loss": loss, "penalty": penalty, "batch_norm": batch_norm
     }
-    for loss, penalty, n_critic, reuse_fake in itertools.product(
-        (NonSaturating(), Minimax()), (None, R1(0.3)), (1, 3), (False, True)
-    )
+    for loss in options("loss")
+    for penalty in options("penalty")
+    for batch_norm in (True, False)
+} | {
+    "n_critic 3": {"n_critic": 3},
+    "reuse_fake": {"reuse_fake": True},
+    "n_critic 3, reuse_fake": {"n_critic": 3, "reuse_fake": True},
+    "max_gradient_norm": {"max_gradient_norm": 0.05},
 }  # fmt: skip
+OWN_BATCH_NORM = "each its own BatchNorm"  # trainer.sync_batchnorm=false: not the update of one process
 
 
-def train(folder: Path, world_size: int, iterations: int = 6, **settings: object) -> dict[str, Tensor]:
+def build(group: str, option: str) -> object:
+    """A loss or penalty as conf/ has it."""
+    return instantiate(OmegaConf.load(conf_dir() / group / f"{option}.yaml")) or None
+
+
+def train(
+    folder: Path,
+    world_size: int,
+    iterations: int = 6,
+    loss: str = "non_saturating",
+    penalty: str = "r1",
+    batch_norm: bool = True,
+    sync: bool = True,
+    **settings: object,
+) -> dict[str, Tensor]:
     """All weights and BatchNorm statistics after some iterations, in float64."""
     torch.manual_seed(0)
+    generator = dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4) if batch_norm else mlp.Generator(LATENT_DIM, SHAPE)
     gan = GAN(
-        dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4),
-        dcgan.Discriminator(SHAPE, base_channels=4),
+        generator,
+        dcgan.Discriminator(SHAPE, base_channels=4, batch_norm=batch_norm),
+        loss=build("loss", loss),  # type: ignore[arg-type]
+        penalty=build("penalty", penalty),  # type: ignore[arg-type]
         ema=EMA(),
         latent_dim=LATENT_DIM,
         **settings,  # type: ignore[arg-type]
     )
-    several = {"strategy": "ddp_find_unused_parameters_true", "plugins": [SyncBatchNorm()]} if world_size > 1 else {}
+    several = {"strategy": "ddp_find_unused_parameters_true", "callbacks": [SameBuffers()]} if world_size > 1 else {}
+    if several and sync:
+        several["plugins"] = [SyncBatchNorm()]
     trainer = Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -84,6 +109,7 @@ def scores(folder: Path, world_size: int) -> dict[str, float] | None:
 if __name__ == "__main__":
     out, world_size = Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])
     states = {name: train(out, world_size, **settings) for name, settings in CASES.items()}
+    states[OWN_BATCH_NORM] = train(out, world_size, sync=False)
     torch.save(states, out / f"{os.environ['RANK']}.pt")
     if found := scores(out, world_size):
         (out / "scores.json").write_text(json.dumps(found))
