@@ -8,6 +8,7 @@ import torch
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 
+from gan_lightning.devices import SyncBatchNorm, batch_norms
 from gan_lightning.errors import explain
 from gan_lightning.paths import conf_dir, groups, options
 from gan_lightning.train import build_gan, build_trainer, main
@@ -79,6 +80,19 @@ def test_ddp_is_two_devices_with_the_strategy_that_two_networks_need(compose):
     trainer = build_trainer(compose("trainer=ddp", "trainer.accelerator=cpu"))
     assert trainer.num_devices == 2 and trainer.world_size == 2
     assert trainer.strategy._ddp_kwargs["find_unused_parameters"]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_ddp_has_batch_norm_over_all_devices_unless_it_is_switched_off(compose, sync, caplog):
+    config = compose("trainer=ddp", "trainer.accelerator=cpu", f"trainer.sync_batchnorm={sync}", "model=dcgan")
+    gan, trainer = build_gan(config), build_trainer(config)
+    with caplog.at_level("INFO", logger="gan_lightning"):
+        layer_sync = trainer.strategy._layer_sync
+        if layer_sync:
+            layer_sync.apply(gan)
+    assert isinstance(layer_sync, SyncBatchNorm) if sync else layer_sync is None
+    assert any("BatchNorm looks at the batch of all devices together" in line for line in caplog.messages) == sync
+    assert all(("forward" in vars(layer)) == sync for layer in batch_norms(gan))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
