@@ -217,6 +217,8 @@ def _explain_option(group: str, option: str, available: Sequence[str]) -> str:
 
 def _explain_key(key: str, config_name: str, overrides: list[str], folder: Path) -> str:
     given = next((o for o in overrides if re.split("[@=]", o.lstrip("+~"))[0] == key), key)
+    if key == "trainer.gradient_clip_val":
+        return explain_clipping(given.partition("=")[2])
     if key in groups():
         return f"{given}: conf/{config_name}.yaml does not choose a {key} by itself; add one with +{given}"
     config = _compose(folder, config_name, [override for override in overrides if override != given])
@@ -233,6 +235,11 @@ def _explain_key(key: str, config_name: str, overrides: list[str], folder: Path)
     if siblings and "_target_" in siblings:
         hint += f" An argument of {siblings['_target_']} that conf/ leaves out takes a plus: +{given}"
     return f"{given}: unknown key; {hint}"
+
+
+def explain_clipping(norm: object) -> str:
+    """For Lightning's own key, which is well known and would be taken."""
+    return f"trainer.gradient_clip_val={norm}: Lightning cannot clip for two optimizers; use max_gradient_norm={norm}"
 
 
 def suggest_keys(word: str, keys: Iterable[str]) -> list[str]:

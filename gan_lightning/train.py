@@ -121,6 +121,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.callbacks.tensorboard import Dashboard
     from gan_lightning.checkpoint import AtomicCheckpointIO
     from gan_lightning.devices import SameBuffers, SyncBatchNorm
+    from gan_lightning.errors import explain_clipping
 
     if str(config.trainer.precision).startswith("16"):
         raise ValueError(
@@ -128,10 +129,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
             "use bf16-mixed or 32-true"
         )
     if config.trainer.get("gradient_clip_val"):
-        raise ValueError(
-            f"trainer.gradient_clip_val={config.trainer.gradient_clip_val}: Lightning cannot clip for two optimizers; "
-            f"use max_gradient_norm={config.trainer.gradient_clip_val}"
-        )
+        raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
     processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
     if processes > 1 and config.trainer.devices in (1, "1") and config.trainer.num_nodes == 1:
         raise ValueError(

@@ -156,6 +156,14 @@ def test_a_value_that_a_part_refuses_is_named_with_its_key(
     assert fail_here("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", override).startswith(line)
 
 
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_lightnings_clipping_is_answered_with_ours(run_cli: RunCli, idx_data: list[str], plus: str) -> None:
+    result = run_cli("trainer=debug", "metrics=none", *idx_data, f"{plus}trainer.gradient_clip_val=0.5")
+    assert error_line(result) == (
+        "trainer.gradient_clip_val=0.5: Lightning cannot clip for two optimizers; use max_gradient_norm=0.5"
+    )
+
+
 def test_a_gpu_that_is_not_there_is_one_line(
     fail_here: Callable[..., str], idx_data: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
