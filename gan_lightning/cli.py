@@ -19,7 +19,8 @@ import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -313,6 +314,19 @@ class RankZero(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return rank() == 0
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something takes its time, on a terminal only."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 def run_name() -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command
+from gan_lightning.cli import command, working
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +49,7 @@ def main(config: DictConfig) -> None:
     noise = torch.Generator().manual_seed(0)
     batches = [torch.randn(size, gan.latent_dim, generator=noise) for size in (1, 7)]
 
-    with written_whole(out) as part:
+    with working(f"writing {out.name}, and trying what it makes"), written_whole(out) as part:
         write(gan.sampler, batches[-1], part, config.format)
         exported = load(part, config.format)
         difference = torch.cat([exported(z) - gan.generate(z) for z in batches]).abs().max().item()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command
+from gan_lightning.cli import command, working
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,7 +59,8 @@ def main(config: DictConfig) -> None:
             images.save_npy(batches, (num, *image.shape), part)
         elif config.format == "gif":
             frames = [frame for batch in batches for frame in images.enlarge(images.to_uint8(batch))]
-            images.save_gif(frames, part, seconds=config.n, pause=False)
+            with working(f"writing {out.name}"):
+                images.save_gif(frames, part, seconds=config.n, pause=False)
         else:
             images.save_png(images.grid(torch.cat(list(batches)), config.nrow), part)
     log.info("%d images of %s -> %s", num, file, out)

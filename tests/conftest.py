@@ -1,5 +1,7 @@
 """What every test file may use. The network is closed, threads are few, the real conf/ is composed and shrunk."""
 
+import functools
+import io
 import os
 import socket
 import subprocess
@@ -97,6 +99,21 @@ def compose(tmp_path: Path, idx_data: Overrides) -> Callable[..., Any]:
         return config
 
     return run
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
+    """`screen(terminal)` -> what is shown from then on, by rich, on the error stream: a terminal or not."""
+
+    def watch(terminal: bool) -> io.StringIO:
+        import rich.console
+
+        shown = io.StringIO()
+        make = functools.partial(rich.console.Console, file=shown, force_terminal=terminal, force_interactive=terminal)
+        monkeypatch.setattr(rich.console, "Console", lambda stderr=True: make())
+        return shown
+
+    return watch
 
 
 @pytest.fixture(scope="session")

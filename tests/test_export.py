@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -84,6 +85,17 @@ def test_torch_file_loads_where_this_package_cannot_be_imported(run, write, tmp_
         monkeypatch.setitem(sys.modules, name, None)
     generator = torch.export.load(tmp_path / "new" / "g.pt2").module()
     assert_close(generator(torch.ones(3, LATENT_DIM)), gan.generate(torch.ones(3, LATENT_DIM)))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_terminal_shows_that_it_is_at_work(run, write, tmp_path, monkeypatch, screen, terminal):
+    shown, said = screen(terminal), []
+    monkeypatch.setattr(export, "write", lambda generator, z, path, format: path.touch())
+    monkeypatch.setattr(
+        export, "load", lambda path, format: time.sleep(0.3) or said.append(shown.getvalue()) or run[1].generate
+    )
+    write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}/g.pt2")
+    assert ("writing g.pt2" in said[0]) == terminal and bool(shown.getvalue()) == terminal
 
 
 def test_file_that_makes_other_images_is_refused_and_removed(run, write, tmp_path, monkeypatch):

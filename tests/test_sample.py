@@ -198,6 +198,17 @@ def test_progress_is_shown_on_a_terminal_and_only_after_two_seconds(monkeypatch,
     assert ("images" in screen.getvalue()) == (terminal and seconds > 1)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_terminal_shows_that_an_animation_is_written(run, sample, tmp_path, monkeypatch, screen, terminal):
+    shown, said = screen(terminal), []
+    monkeypatch.setattr(
+        "gan_lightning.images.save_gif", lambda *_, **__: time.sleep(0.3) or said.append(shown.getvalue())
+    )
+    (tmp_path / "x.gif.part").touch()
+    sample(f"ckpt={run[0]}", "n=2", "format=gif", f"out={tmp_path}/x.gif")
+    assert ("writing x.gif" in said[0]) == terminal and bool(shown.getvalue()) == terminal
+
+
 # --- Walks -------------------------------------------------------------------------------------------------
 
 
