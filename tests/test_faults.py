@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import idx_files
 import pytest
@@ -91,7 +92,88 @@ def test_a_killed_process_of_two_ends_the_run_within_30_seconds(tmp_path, idx_da
         if running(process.pid) or running(child):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    assert process.returncode != 0
+    said = (tmp_path / "run" / "train.log").read_text()
+    survivor = 1 if victim == "first" else 0
+    assert f"rank {survivor} failed: another process of this run has ended" in said
     assert contents(tmp_path / "run")["global_step"] >= 28  # the last checkpoint is whole
+
+
+CRASH = """
+import time
+from pathlib import Path
+from lightning import Callback
+
+class Crash(Callback):
+    def __init__(self, rank):
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer, gan, batch, batch_idx):
+        if gan.global_step == 5 and trainer.global_rank == self.rank:
+            Path("crashed").touch()
+            raise RuntimeError("something broke")
+"""
+
+
+def crash(folder, rank):
+    """Overrides of a run of two devices of which one crashes after five iterations."""
+    (folder / "plugin.py").write_text(CRASH)
+    return ["+callbacks.crash._target_=plugin.Crash", f"+callbacks.crash.rank={rank}", "trainer.devices=2"]
+
+
+def assert_ends_within(process, seconds, folder):
+    """A run in this folder, of which a process crashes: all of it ends, and says why."""
+    try:
+        deadline = time.monotonic() + 240
+        while not (folder / "crashed").exists():
+            assert process.poll() is None and time.monotonic() < deadline, "it never came to its fifth iteration"
+            time.sleep(0.05)
+        deadline = time.monotonic() + seconds
+        while (left := at_work_in(folder)) and time.monotonic() < deadline:
+            process.poll()
+            time.sleep(0.1)
+        assert not left, "a process is left"
+    finally:
+        for pid in at_work_in(folder):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode != 0
+    (log,) = folder.rglob("train.log")
+    said = log.read_text()
+    assert "RuntimeError: something broke" in said and "Traceback" in said and "in on_train_batch_start" in said
+
+
+def at_work_in(folder):
+    """Processes that run in a folder; a launcher may give each a session of its own."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if running(pid) and is_in(folder, pid)]
+
+
+def is_in(folder, pid):
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == str(folder)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_process_of_two_that_crashes_ends_the_run_within_30_seconds(tmp_path, idx_data, rank):
+    terminal = Terminal(tmp_path, idx_data)
+    process = terminal.start(*terminal.settings, *crash(tmp_path, rank), "trainer.max_epochs=100000")
+    assert_ends_within(process, 30, tmp_path)
+    said = terminal.said.read_text()
+    assert "something broke" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_under_torchrun_that_crashes_ends_the_run_within_30_seconds(tmp_path, idx_data, rank):
+    terminal = Terminal(tmp_path, idx_data)
+    words = [*terminal.settings, *crash(tmp_path, rank), "trainer.max_epochs=100000"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*launch, "-m", "gan_lightning", *words], cwd=tmp_path, env=env)
+    assert_ends_within(process, 30, tmp_path)
 
 
 def children(pid):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from test_faults import assert_ends_within, crash
 
 from gan_lightning.runs import run_state
 
@@ -125,3 +126,15 @@ def test_jobs_of_a_sweep_are_slurm_jobs_whose_devices_srun_starts(slurm, idx_dat
         assert len(list((folder / job).glob("events.out.tfevents.*"))) == 1
     assert any((folder / ".submitit").iterdir())
     assert "2 settings" in result.stdout if kind == "study" else "(2)" in result.stdout
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_task_that_crashes_ends_the_run_within_30_seconds(slurm, idx_data, tmp_path, rank):
+    words = ["trainer.accelerator=cpu", "metrics=none", *idx_data, *crash(tmp_path, rank)]
+    command = ["srun", "-N", "1", "--ntasks-per-node=2", sys.executable, "-m", "gan_lightning", *words]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    assert_ends_within(process, 30, tmp_path)
+    with process.stderr as said:
+        assert "something broke" in said.read()
