@@ -1,3 +1,4 @@
+import math
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -240,14 +241,20 @@ def test_requires_grad_of_both_networks_is_as_before(tmp_path, n_critic):
     )
 
 
-def test_average_follows_the_generator_by_images_not_by_steps(tmp_path):
-    """Its decay over k iterations of n_critic is that of k * n_critic * B images."""
-    gan, steps = watched_gan(n_critic=2, ema=EMA(half_life_kimg=0.016, warmup=1.0))  # 16 images = one turn of G
+@pytest.mark.parametrize("n_critic", [1, 2, 5])
+def test_average_follows_the_generator_by_images_not_by_steps(tmp_path, n_critic):
+    """Each turn of G moves it by what n_critic * B images are worth, warm-up included."""
+    gan, steps = watched_gan(n_critic=n_critic, ema=EMA(half_life_kimg=0.05, warmup=0.6))
     start = weights(gan.generator)
-    fit(gan, tmp_path, 4)
-    (_, first), (_, second) = steps["generator"]
+    fit(gan, tmp_path, 3 * n_critic)
+    images = BATCH_SIZE * n_critic  # for each turn of G
+    decays = [0.5 ** (images / min(50, 0.6 * turn * images)) for turn in (1, 2, 3)]
+    assert len(steps["generator"]) == 3
     for key, _ in gan.generator.named_parameters():
-        expected = 0.25 * start[key] + 0.25 * first["generator"][key] + 0.5 * second["generator"][key]
+        # The closed form: what each turn's weights count for, those of the start too.
+        expected = decays[0] * decays[1] * decays[2] * start[key]
+        for turn, (_, after) in enumerate(steps["generator"]):
+            expected = expected + (1 - decays[turn]) * math.prod(decays[turn + 1 :]) * after["generator"][key]
         assert_close(gan.ema.generator.state_dict()[key], expected)
 
 

@@ -27,7 +27,7 @@ WATCHED = ("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "tr
 RECIPES = {
     "default": (),
     "dcgan": ("model=dcgan", "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
-    "critic": ("n_critic=5", "penalty=none", "ema=null"),
+    "critic": ("n_critic=5", "penalty=none"),
     "day22": ("experiment=mlp_day22", "data.batch_size=64", "trainer.max_steps=-1"),
     "schedule": ("schedule=cosine", "schedule.warmup=3", "max_gradient_norm=0.5", "reuse_fake=true"),
 }

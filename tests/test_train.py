@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pty
 import shlex
@@ -12,8 +13,9 @@ import torch
 from conftest import ROOT
 from hydra.utils import instantiate
 from lightning import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning.checkpoint import load_gan
+from gan_lightning.checkpoint import AtomicCheckpointIO, load_gan
 from gan_lightning.train import build_gan, build_trainer, main
 
 ONE = ("trainer.max_steps=1", "trainer.log_every_n_steps=1")  # iteration
@@ -266,3 +268,51 @@ def test_observing_changes_nothing(compose, tmp_path):
     assert (tmp_path / "watched" / "checkpoints" / "best.ckpt").exists() and not (tmp_path / "alone").exists()
     assert watched.keys() == alone.keys()
     assert all(torch.equal(watched[key], alone[key]) for key in alone)
+
+
+@pytest.mark.parametrize("n_critic", [1, 5])
+def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_critic):
+    """Everything that a run writes, all of it often: 2 epochs of 8 iterations."""
+    saved, save = [], AtomicCheckpointIO.save_checkpoint
+
+    def watched(self, checkpoint, path, storage_options=None):
+        saved.append((Path(path).name, checkpoint["global_step"]))
+        save(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
+    folder = train(
+        *("data.batch_size=64", f"n_critic={n_critic}", "schedule=cosine", "schedule.warmup=3"),
+        *("trainer.log_every_n_steps=2", "callbacks.checkpoint.every_n_steps=3", "optimizer.generator.lr=2e-3"),
+        *("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1"),
+    )
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
+    curves = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    logged, epochs = list(range(2, 17, 2)), [8, 16]
+    with_turns = [step for step in logged if step >= n_critic]
+    for tag, points in curves.items():
+        steps = [step for step, _ in points]
+        if tag.startswith("metrics/") or tag in ("alarm/mode_collapse", "alarm/dead_generator"):
+            assert steps == epochs, tag
+        else:
+            assert steps == (with_turns if tag in ("loss/generator", "grad_norm/generator") else logged), tag
+    assert {"loss/penalty", "prob/fake", "progress/images_per_second", "alarm/discriminator_won"} <= curves.keys()
+    assert {"metrics/fid", "metrics/variety", "alarm/mode_collapse"} <= curves.keys()
+    assert curves["progress/epoch"] == [(step, step / 8) for step in logged]
+    for name, lr in ("discriminator", 1e-3), ("generator", 2e-3):
+        for step, value in curves[f"lr/{name}"]:
+            done = step - 1  # iterations before this one
+            factor = (done + 1) / 4 if done < 3 else (1 + math.cos(math.pi * (done - 3) / 13)) / 2
+            assert value == pytest.approx(lr * factor), (name, step)
+
+    images = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}
+    assert images == {"samples/real": [0], "samples/fixed": [0, *epochs], "samples/interpolation": [0, *epochs]}
+    assert [event.step for event in events.Histograms("histogram/classes")] == epochs
+    assert [name for name in listing(folder / "samples") if name.startswith("epoch")] == [
+        f"epoch_{epoch:04d}.png" for epoch in range(3)
+    ]
+    assert [step for name, step in saved if name == "last.ckpt"] == [3, 6, 8, 9, 12, 15, 16]
+    best = min(curves["metrics/fid"], key=lambda point: point[1])[0]
+    for name, step in ("last", 16), ("best", best):
+        assert torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"] == step
+    assert score(folder)["iterations"] == 16
