@@ -212,8 +212,11 @@ def test_no_worker_waits_while_trials_are_left(sweep, folder, tmp_path):
         assert begin - end < 1
 
 
-def test_a_trial_without_promise_is_pruned_and_its_run_is_whole(sweep, folder):
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_trial_without_promise_is_pruned_and_its_run_is_whole(sweep, folder, devices):
+    """Of two devices the first one asks; both stop at the same iteration, or the run would hang."""
     sweep(
+        *(f"trainer.devices={devices}", "trainer.accelerator=cpu"),
         *(
             "sweep=study",
             "sweep/sampler=grid",
