@@ -141,6 +141,16 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_scores_starts_anew(run
     assert run(at_end).name == "done"
 
 
+def test_a_job_that_a_killed_sweep_has_left_is_waited_for(run, tmp_path):
+    (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
+    held = "import sys, time, filelock; filelock.FileLock(sys.argv[1]).acquire(); print(1, flush=True); time.sleep(2)"
+    with subprocess.Popen([sys.executable, "-c", held, tmp_path / "0" / ".lock"], stdout=subprocess.PIPE) as earlier:
+        earlier.stdout.readline()
+        state = run(lambda folder, args: (fail if earlier.poll() is None else done)(folder, args))
+    assert state.name == "done"
+
+
 def test_a_job_that_is_done_is_not_run_again(run, tmp_path):
     (tmp_path / "0").mkdir()
     done(tmp_path / "0", [])

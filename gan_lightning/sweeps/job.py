@@ -69,6 +69,7 @@ class Runner:
         Args:
             gpus: as in CUDA_VISIBLE_DEVICES; none: all that the sweep sees.
         """
+        self._wait_for_earlier(job.folder)
         if run_state(job.folder).is_final:
             return
         environment = job_environment(job.threads, gpus)
@@ -77,11 +78,16 @@ class Runner:
                 self._run_once(job, [f"resume={quote(job.folder)}"], environment)
             else:
                 self._run_from_start(job, environment)
-            state = run_state(job.folder)
-            if AT_END in state.error:  # killed between its last checkpoint and its scores
+            if AT_END in run_state(job.folder).error:  # killed between its last checkpoint and its scores
                 self._run_from_start(job, environment)
             if self.stopping.is_set() or run_state(job.folder).is_final:
                 return
+
+    def _wait_for_earlier(self, folder: Path) -> None:
+        """A job of a sweep that was killed a moment ago is still being ended by its guardian."""
+        deadline = time.monotonic() + 2 * guardian.GRACE
+        while run_state(folder).name == "running" and time.monotonic() < deadline and not self.stopping.is_set():
+            time.sleep(POLL)
 
     def _run_from_start(self, job: Job, environment: dict[str, str]) -> None:
         shutil.rmtree(job.folder, ignore_errors=True)  # what was begun: nothing in it can be gone on with

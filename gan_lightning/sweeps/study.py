@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import statistics
@@ -120,13 +121,15 @@ class StudySweeper(Sweeper):
             trial.set_user_attr(f"folder_{turn}" if turn else "folder", str(folder))
             if self.stopping.is_set() and state.name not in ("done", "pruned", "failed"):
                 return True  # it stays a running trial, for whoever goes on with the study
+            if state.name != "done":
+                self.trials.tell(trial, None, state.name, state.error)
+                return state.name == "pruned"
             score = state.metrics.get(settings.metric)
-            if state.name == "done" and score is not None:
-                scores.append(score)
-                continue
-            error = state.error if state.name != "done" else f"{folder}/metrics.json has no {settings.metric}"
-            self.trials.tell(trial, None, state.name if state.name != "done" else "failed", error)
-            return state.name == "pruned"
+            if not isinstance(score, int | float) or not math.isfinite(score):
+                error = f"{folder}/metrics.json: {settings.metric} is {score}; sweep.metric=… names another"
+                self.trials.tell(trial, None, "failed", error)
+                return False
+            scores.append(score)
         self.trials.tell(trial, statistics.fmean(scores), "done")
         return True
 
@@ -244,6 +247,8 @@ class Trials:
         sweeper = trial.user_attrs.get("sweeper")
         if sweeper == self.me:
             return False
+        if sweeper is None and self.settings.storage is None:
+            return True  # killed before it could sign: who sees this study asks in turn
         if sweeper and self._lock_of(sweeper).exists():
             return not is_locked(self._lock_of(sweeper))
         alive = trial.user_attrs.get("alive") or trial.datetime_start.timestamp()
