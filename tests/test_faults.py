@@ -11,7 +11,10 @@ import idx_files
 import pytest
 import torch
 from conftest import ROOT
-from test_resume import Terminal, contents, differences, train  # noqa: F401
+from lightning import Callback
+from test_resume import Terminal, contents, curves, differences, train  # noqa: F401
+
+from gan_lightning.train import main
 
 FILL_THE_DISK = """
 import resource, sys
@@ -42,11 +45,83 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_no_half_one(tmp_path
     assert torch.equal(torch.load(file, weights_only=True)["weights"], torch.zeros(10))
 
 
-def test_an_output_folder_that_cannot_be_written_is_one_line_before_training(run_cli, idx_data):
-    result = run_cli("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=/dev/null/run")
+AT_THE_THIRD_SAVE = """
+import errno, io, os, shutil, signal, sys
+import torch
+from gan_lightning.train import main
+
+fault, saves, save = sys.argv.pop(1), [], torch.save
+
+def broken(content, file):
+    saves.append(file)
+    if len(saves) < 3:
+        return save(content, file)
+    shutil.copy("run/checkpoints/last.ckpt", "before.ckpt")
+    if fault != "KILL":
+        raise OSError(getattr(errno, fault), os.strerror(getattr(errno, fault)), file.name)
+    save(content, whole := io.BytesIO())
+    file.write(whole.getvalue()[:5000])
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = broken
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("ENOSPC", 1, ("the disk is full", "make room", "what the run has saved so far stays in run")),
+        ("EROFS", 1, ("read-only file system", "hydra.run.dir=")),
+        ("KILL", -signal.SIGKILL, ()),
+    ],
+    ids=["disk full", "folder turned read-only", "kill -9"],
+)
+def test_a_fault_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, compose, idx_data, fault, code, words):
+    settings = ["trainer=cpu", "metrics=none", "trainer.max_epochs=4", "trainer.log_every_n_steps=2", *idx_data]
+    result = subprocess.run(
+        [sys.executable, "-c", AT_THE_THIRD_SAVE, fault, *settings, "hydra.run.dir=run"],
+        **{"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "timeout": 240},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == code and "Traceback" not in result.stdout
+    lines = result.stderr.splitlines()
+    assert len(lines) == (1 if words else 0) and all(word in lines[0] for word in words), result.stderr
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert last.read_bytes() == (tmp_path / "before.ckpt").read_bytes()
+
+    main(compose(*settings, small=False, folder=tmp_path / "once"))
+    config = compose(*settings, small=False, folder=tmp_path / "run")
+    config.resume = str(last)
+    main(config)
+    assert differences(contents(tmp_path / "once"), contents(tmp_path / "run")) == []
+    assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"]  # no half one is left
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/run", "/sys/run"])  # the second says no to root too
+def test_an_output_folder_that_cannot_be_written_is_one_line_before_training(run_cli, idx_data, folder):
+    result = run_cli("trainer=debug", "metrics=none", *idx_data, f"hydra.run.dir={folder}")
     assert result.returncode != 0 and "iteration" not in result.stdout
     (line,) = result.stderr.strip().splitlines()
-    assert "/dev/null/run" in line and "hydra.run.dir" in line
+    assert folder in line and "hydra.run.dir" in line
+
+
+class RemoveEvents(Callback):
+    def on_train_batch_start(self, trainer, gan, *_):
+        if gan.global_step == 5:
+            for file in Path(trainer.default_root_dir).glob("events.out.tfevents.*"):
+                file.unlink()
+
+
+def test_event_files_that_are_removed_while_it_runs_are_missed_by_nobody(train):  # noqa: F811
+    once = contents(train("once"))
+    remove = "+callbacks.remove._target_=test_faults.RemoveEvents"
+    run = train("parts", remove, "trainer.max_steps=10", "trainer.log_every_n_steps=1")
+    assert differences(once, contents(train("parts", "trainer.log_every_n_steps=1", resume=True))) == []
+    scalars, _ = curves(run)
+    assert [step for step, _ in scalars["loss/discriminator"]] == list(range(6, 25))
 
 
 def test_event_files_that_are_removed_are_missed_by_nobody(train):  # noqa: F811

@@ -269,6 +269,7 @@ def terminal(tmp_path, idx_data):
     [
         (signal.SIGINT, 1, 130),
         (signal.SIGKILL, 1, -signal.SIGKILL),
+        pytest.param(signal.SIGINT, 2, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 2, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
@@ -349,7 +350,8 @@ def test_what_would_make_it_another_run_is_refused_by_name(saved, override):
 @pytest.mark.parametrize(
     "override",
     [
-        *("trainer.max_epochs=100", "trainer.log_every_n_steps=7", "callbacks.console.every_n_steps=5"),
+        *("trainer.max_epochs=100", "trainer.max_steps=100", "trainer.log_every_n_steps=7"),
+        "callbacks.console.every_n_steps=5",
         *("data.root=/elsewhere", "metrics.num_samples=600"),
     ],
 )
@@ -365,9 +367,11 @@ def test_what_says_the_same_is_left_out(saved, override):
     assert len(overrides) == 3
 
 
-def test_the_end_may_not_move_where_the_learning_rate_depends_on_it(saved):
-    with pytest.raises(ValueError, match=r"trainer\.max_epochs=100 would make it another run"):
-        resumed_overrides([saved("schedule=linear"), "trainer.max_epochs=100"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("end", ["trainer.max_epochs=100", "trainer.max_steps=100"])
+def test_the_end_may_not_move_where_the_learning_rate_depends_on_it(saved, schedule, end):
+    with pytest.raises(ValueError, match=rf": {end} would make it another run"):
+        resumed_overrides([saved(f"schedule={schedule}"), end])
 
 
 @pytest.mark.parametrize("flag", ["--config-path=.", "-m"])
@@ -499,6 +503,19 @@ def test_a_checkpoint_that_would_crash_the_process_is_one_line_on_the_terminal(w
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: resume=run/checkpoints/last.ckpt cannot be resumed: optimizer_states[0]")
     assert {name for name, content in files(tmp_path / "run").items() if content != before.get(name)} == {"train.log"}
+
+
+def test_a_truncated_checkpoint_is_named_and_the_whole_one_that_is_offered_goes_on(written, tmp_path, run_cli):
+    shutil.copytree(written, tmp_path / "run")
+    last, kept = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "kept"))
+    shutil.copy(last, kept)
+    last.write_bytes(last.read_bytes()[:5000])
+    result = run_cli("resume=run/checkpoints/last.ckpt", "trainer.max_steps=30")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: resume={last} is damaged") and line.endswith(f"; whole is {kept}")
+    assert run_cli(f"resume={kept}", "trainer.max_steps=30").returncode == 0
+    assert contents(tmp_path / "run")["global_step"] == 30
 
 
 def damage(written, folder, change):

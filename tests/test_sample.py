@@ -1,14 +1,18 @@
 import io
+import os
 import shutil
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image, ImageSequence
 from rich.console import Console
-from test_checkpoint import trained
+from test_checkpoint import VERSION_1, trained
 from test_gan import LATENT_DIM, SHAPE
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
@@ -184,6 +188,34 @@ def test_array_that_does_not_fit_on_the_disk_is_refused_before_it_is_drawn(run, 
     ):
         sample(f"ckpt={run[0]}", "n=1000000", "format=npy", f"out={tmp_path}/x.npy")
     assert list(tmp_path.iterdir()) == []
+
+
+PEAK = """
+import resource
+from gan_lightning.sample import main
+main()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_images_take_the_memory_of_ten_thousand(tmp_path):
+    def peak(num):
+        """MiB."""
+        words = [f"ckpt={VERSION_1}", f"n={num}", "format=npy", f"out={tmp_path}/x.npy"]
+        result = subprocess.run(
+            [sys.executable, "-c", PEAK, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert result.returncode == 0, result.stderr
+        assert len(np.load(tmp_path / "x.npy", mmap_mode="r")) == num
+        return int(result.stdout.split()[-1])
+
+    assert abs(peak(1_000_000) - peak(10_000)) < 50
 
 
 @pytest.mark.parametrize("terminal", [True, False])
