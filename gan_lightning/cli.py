@@ -44,7 +44,7 @@ from gan_lightning.errors import (
     is_bug,
 )
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
-from gan_lightning.runs import ERROR, typed_overrides
+from gan_lightning.runs import ERROR, run_state, typed_overrides
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
             main(config)
         except Exception as error:
             exit_code = FAILED
-            _report(error, started if config_name == "train" else None)
+            _report(error, config_name, started)
         finally:
             os.environ[FULL_ERROR] = "1"
 
@@ -210,6 +210,8 @@ def _register_plugins() -> None:
         if folder not in paths:
             paths.append(folder)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))  # for jobs that read what this process has loaded
+    # conf/hydra/launcher/submitit_slurm.yaml has the name of the plugin's own form, as it must.
+    warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
     ours = import_module("hydra_plugins.gan_lightning")
     Plugins.instance().register(ours.ProcessLauncher)
     Plugins.instance().register(ours.Sweeper)
@@ -250,11 +252,12 @@ def _describe_options(text: str) -> str:
 # --- Terminal, log file, processes -------------------------------------------------------------------------
 
 
-def _report(error: Exception, started: float | None) -> None:
-    """One line to the terminal, the traceback to the log file.
+def _report(error: Exception, config_name: str, started: float) -> None:
+    """One line to the terminal, of a training to error.txt in its folder as well; the traceback to the log file.
 
     Args:
-        started: when the run was, to write the line to error.txt in its folder as well; None: not to.
+        config_name: of the command.
+        started: when it was, in seconds since the epoch.
     """
     job, number = HydraConfig.get(), rank()
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
@@ -265,8 +268,8 @@ def _report(error: Exception, started: float | None) -> None:
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
         where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
-        line = explain_type(job.job.config_name, overrides) or f"{line} (traceback {where})"
-    if started is not None:
+        line = explain_type(config_name, overrides) or f"{line} (traceback {where})"
+    if config_name == "train":
         _keep(Path(folder) / ERROR, line, started)
     if job.mode == RunMode.MULTIRUN:
         line = f"{shorten(folder)}: {line}"
@@ -278,6 +281,9 @@ def _report(error: Exception, started: float | None) -> None:
 
 def _keep(file: Path, line: str, started: float) -> None:
     """Write down what a run has failed of; of several processes the first one to fail knows best."""
+    state = run_state(file.parent)
+    if state.is_final or (state.name == "running" and rank() == 0):
+        return  # a refused resume=, or a folder that another training is at work in: it is not that run that failed
     with contextlib.suppress(OSError):  # a full disk has been reported already
         if not (file.exists() and file.stat().st_mtime > started):
             file.write_text(f"{line}\n", encoding="utf-8")

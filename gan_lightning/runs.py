@@ -1,6 +1,7 @@
 """Runs on disk: which checkpoint is meant, what config it was made with, what has become of it."""
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,11 @@ class RunState:
     def is_final(self) -> bool:
         return self.name in ("done", "pruned")
 
+    def score(self, metric: str) -> float | None:
+        """A number of metrics.json; None where there is none, or it is NaN or infinite."""
+        value = self.metrics.get(metric)
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+
 
 def run_state(run: Path) -> RunState:
     """What the files in a run's folder say; the newer of metrics.json and error.txt counts."""
@@ -115,10 +121,10 @@ def run_seconds(run: Path, state: RunState) -> float | None:
     """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
     if "seconds" in state.metrics:
         return float(state.metrics["seconds"])
-    config, told = run / ".hydra" / "config.yaml", run / "train.log"
-    if not (config.exists() and told.exists()):
+    begun, told = run / ".hydra" / "overrides.yaml", run / "train.log"
+    if not (begun.exists() and told.exists()):
         return None
-    return max(0.0, told.stat().st_mtime - config.stat().st_mtime)
+    return max(0.0, told.stat().st_mtime - begun.stat().st_mtime)
 
 
 def rerun_command(overrides: Sequence[str]) -> str:
@@ -150,22 +156,21 @@ def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
     try:
         yield
     finally:
+        (folder / LOCK).unlink(missing_ok=True)  # before another can have it
         lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
 
 
 def is_locked(file: Path) -> bool:
     """Does a training hold the lock of its folder? A file that a killed one has left does not count."""
-    from filelock import FileLock, Timeout
+    import fcntl
 
-    if not file.exists():
-        return False
-    lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with file.open() as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not take each other for one
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
-    lock.release()
     return False
 
 

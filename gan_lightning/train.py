@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import check_resumable, read_checkpoint
     from gan_lightning.resume import keep_end
-    from gan_lightning.runs import alone_in
+    from gan_lightning.runs import METRICS, alone_in
 
     gan, earlier = build_gan(config), 0
     if config.resume:
@@ -46,6 +46,7 @@ def main(config: DictConfig) -> None:
     with alone_in(folder) if rank() == 0 else nullcontext():  # the first process holds the lock for all
         if config.resume and trainer.is_global_zero:
             keep_end(config)
+            (folder / METRICS).unlink(missing_ok=True)  # of an end that is not the end any more
         try:
             trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
@@ -63,13 +64,15 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     Raises:
         ValueError: if there are none left to do.
     """
+    from gan_lightning.runs import AT_END
+
     iterations = checkpoint["global_step"]
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
     for key, done in ("max_epochs", epochs), ("max_steps", iterations):
         end = config.trainer[key]
         if end != -1 and done >= end:
             raise ValueError(
-                f"resume={shorten(config.resume)}: the run is at its end, trainer.{key}={end}; "
+                f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; "
                 f"to go on where the schedule does not forbid it: trainer.{key}={done + max(1, done // 5)}"
             )
     return iterations
@@ -242,6 +245,8 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
         f"  more images  python -m gan_lightning.sample ckpt={name}",
         "  curves       tensorboard --logdir outputs",
     ]
+    if state == "stopped":
+        lines.append(f"  go on        python -m gan_lightning resume={name}")
     log.info("\n%s", "\n".join(lines))
 
 

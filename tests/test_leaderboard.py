@@ -156,7 +156,7 @@ def test_leaderboard_prints_and_writes_tables(run_cli: RunCli, mixed):
     ("args", "line"),
     [
         (["runs=nowhere"], "runs=nowhere: there is no run below it; name a folder such as outputs"),
-        (["runs=.", "metric=metrics/fod"], "metric=metrics/fod: no run has it; there is metrics/fid, seconds"),
+        (["runs=.", "metric=metrics/fod"], "metric=metrics/fod: no run has it; did you mean metrics/fid?"),
     ],
 )
 def test_leaderboard_says_what_is_missing(run_cli: RunCli, mixed, args, line):
@@ -170,3 +170,38 @@ def test_numbers_are_shortened_for_readers():
     assert shorten_numbers("lr=0.00044303752452182633 k=3 b=[0.0,0.999] f=1.234567e-05") == (
         "lr=0.000443 k=3 b=[0.0,0.999] f=1.23e-05"
     )
+
+
+def test_a_picture_that_a_killed_run_has_left_half_written_is_not_shown(make_run, tmp_path):
+    run = make_run("a", fid=2.0)
+    (run / "samples" / "epoch_0001.png").write_bytes(b"")
+    write_html(rank_runs(tmp_path, FID, "minimize"), tmp_path / "board.html", FID, "night")
+    assert "data:image" not in (tmp_path / "board.html").read_text()
+
+
+def test_a_run_that_cannot_be_read_costs_its_own_row_only(make_run, tmp_path, caplog):
+    make_run("a", fid=2.0)
+    (make_run("b", fid=1.0) / ".hydra" / "config.yaml").write_text("seed: [1,\n")
+    (row,) = rank_runs(tmp_path, FID, "minimize")
+    assert row.mean == 2.0
+    assert "b is left out" in caplog.text
+
+
+def test_a_run_repeated_is_not_another_seed(make_run, tmp_path):
+    make_run("a", seed=0, fid=2.0)
+    make_run("b", seed=0, fid=2.0)
+    (row,) = rank_runs(tmp_path, FID, "minimize")
+    assert row.score == "2.0000"
+
+
+def test_brackets_are_text_in_the_terminal(make_run, tmp_path):
+    from rich.console import Console
+
+    from gan_lightning.sweeps.ranking import terminal_table
+
+    make_run("a", lr="[relu,tanh]", fid=2.0)
+    make_run("b", lr=1, error="no such file: [/tmp/x]")
+    console = Console(width=160)
+    with console.capture() as table:
+        console.print(terminal_table(rank_runs(tmp_path, FID, "minimize"), FID))
+    assert "optimizer.lr=[relu,tanh]" in table.get() and "[/tmp/x]" in table.get()

@@ -108,13 +108,19 @@ def test_a_mixed_grid_ends_with_a_true_leaderboard(sweep, folder, tmp_path):
     assert "1 of 3 jobs failed" in told(tmp_path)
     assert "data:image/png" in (folder / "leaderboard.html").read_text()
 
+    # A resume= that is refused leaves the run what it is.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    refused = [sys.executable, "-m", "gan_lightning", f"resume={good[0]['folder']}"]
+    assert subprocess.run(refused, cwd=tmp_path, env=environment, capture_output=True).returncode == 1
+    assert run_state(tmp_path / good[0]["folder"]).name == "done"
+
     command = shlex.split(good[0]["command"])
     threads = command.pop(0)
     assert threads == f"OMP_NUM_THREADS={max(1, len(os.sched_getaffinity(0)) // 2)}"
     subprocess.run(
         [sys.executable, *command[1:], "hydra.run.dir=again"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads.partition("=")[2]},
+        env={**environment, "OMP_NUM_THREADS": threads.partition("=")[2]},
         check=True,
         capture_output=True,
     )
@@ -242,10 +248,10 @@ def test_a_trial_without_promise_is_pruned_and_its_run_is_whole(sweep, folder, d
 
 
 def test_a_trial_that_fails_counts_and_says_why(sweep, folder, tmp_path):
-    sweep("sweep=study", "sweep/sampler=grid", "sweep.n_trials=null", "optimizer.generator.lr=1e-3,-1", code=1)
+    sweep("sweep=study", "sweep/sampler=grid", "sweep.n_trials=null", "optimizer.generator.lr=1e-3,abc", code=1)
     good, bad = trials(folder)
     assert (good.state.name, bad.state.name) == ("COMPLETE", "FAIL")
-    assert bad.user_attrs["error"].startswith("optimizer.generator.lr=-1: Invalid learning rate")
+    assert bad.user_attrs["error"].startswith("optimizer.generator.lr=abc: 'abc' is not a number; conf/ has")
 
 
 def test_a_study_of_other_settings_is_refused_with_their_keys(sweep, tmp_path):
@@ -290,6 +296,43 @@ def test_one_failure_ends_the_sweep_where_asked_to(sweep, folder, kind):
     study = ["sweep=study", "sweep/sampler=grid", "sweep.n_trials=null"] if kind == "study" else []
     sweep(*study, "sweep.on_failure=stop", "optimizer.generator.lr=1e-3,-1,2e-3,3e-3", code=1)
     assert [run_state(folder / str(job)).name for job in range(4)] == ["done", "failed", "waiting", "waiting"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grid", "study"])
+def test_the_other_jobs_of_a_sweep_that_ends_by_a_failure_save(sweep, folder, kind):
+    study = ["sweep=study", "sweep/sampler=grid", "sweep.n_trials=null"] if kind == "study" else []
+    long = ["trainer.max_epochs=2000", "trainer.max_steps=20000"]
+    sweep(*study, *long, "sweep.workers=2", "sweep.on_failure=stop", "data.batch_size=64,0", "sweep.retries=0", code=1)
+    assert [run_state(folder / job).name for job in "01"] == ["stopped", "failed"]
+    assert (folder / "0" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.5, 3.0, 6.0])
+def test_ctrl_c_of_a_terminal_ends_a_sweep_that_has_just_begun(sweep, tmp_path, after):
+    """It goes to the whole process group: to the process that jobs are forked from too, while it imports."""
+    process = sweep("seed=0,1", wait=False)
+    time.sleep(after)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(40) == 130, told(tmp_path)
+    assert "Traceback" not in told(tmp_path)
+    wait_until(lambda: not processes_in(tmp_path), within=WITHIN)
+
+
+@pytest.mark.slow
+def test_a_metric_that_no_run_has_ends_the_study_at_its_first_trial(sweep, folder, tmp_path):
+    sweep("sweep=study", "sweep.metric=loss/generater", "sweep.n_trials=4", LR, code=2)
+    assert "error: sweep.metric=loss/generater: no run has it; there is" in told(tmp_path)
+    assert not (folder / "1").exists()
+
+
+@pytest.mark.slow
+def test_a_value_typed_for_a_key_of_the_space_takes_it_out_of_the_search(sweep, folder):
+    sweep("sweep=mlp_tpe", "sweep.metric=loss/generator", "sweep.n_trials=1", "penalty.weight=0.5", "sweep/pruner=none")
+    (trial,) = trials(folder)
+    assert set(trial.params) == {"optimizer.generator.lr", "optimizer.discriminator.lr", "ema.half_life_kimg"}
+    assert "penalty.weight=0.5" in (folder / "0" / ".hydra" / "overrides.yaml").read_text()
 
 
 @pytest.mark.slow
@@ -382,6 +425,11 @@ def test_sweeps_of_the_same_moment_have_folders_of_their_own(sweep, tmp_path):
     ("args", "line"),
     [
         (["sweep.workers=0"], "sweep.workers=0 must be a whole number, 1 or more"),
+        (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize"),
+        (["sweep.timeout=2h"], "sweep.timeout=2h must be seconds, or null for no limit"),
+        (["hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: jobs run in folders of their numbers; leave it out"),
+        (["sweep=study", "sweep.metric=metrics/fid", LR], "metrics=none: no job will have sweep.metric=metrics/fid"),
+        (["sweep=study", "hydra/launcher=basic", LR], "hydra/launcher=basic: a study needs a process for each job"),
         (["sweep.on_failure=cry"], "sweep.on_failure=cry must be continue or stop"),
         (["sweep=study", "sweep.n_trials=0"], "sweep.n_trials=0 must be a whole number, 1 or more"),
         (["sweep=study", "sweep.seeds=0"], "sweep.seeds=0 must be a whole number, 1 or more"),

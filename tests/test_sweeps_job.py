@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -160,9 +161,32 @@ def test_a_job_that_is_done_is_not_run_again(run, tmp_path):
 def test_a_folder_with_another_run_is_not_touched(tmp_path):
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
     (tmp_path / "0" / ".hydra" / "overrides.yaml").write_text("- seed=1\n")
+    check_vacant(tmp_path / "0", ["seed=2"])  # it has nothing to lose yet
+    done(tmp_path / "0", [])
     check_vacant(tmp_path / "0", ["seed=1"])
+    check_vacant(tmp_path / "0", ["trainer.enable_progress_bar=false", "seed=1"])
     with pytest.raises(ValueError, match=r"holds another run \(seed=1\); choose another place: sweep\.name="):
         check_vacant(tmp_path / "0", ["seed=2"])
+
+
+def test_a_folder_with_something_else_is_not_touched(tmp_path):
+    (tmp_path / "0").mkdir()
+    check_vacant(tmp_path / "0", ["seed=1"])
+    (tmp_path / "0" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="holds something that is no run"):
+        check_vacant(tmp_path / "0", ["seed=1"])
+
+
+def test_a_job_that_ends_without_a_word_is_said_to(run):
+    assert re.fullmatch(r"ended with exit code 3; .*output\.log has its words", run(lambda *_: os._exit(3)).error)
+
+
+def test_a_job_that_is_done_stays_so_however_its_process_ends(run):
+    def crashes_at_exit(folder, args):
+        done(folder, args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(crashes_at_exit).name == "done"
 
 
 def test_what_a_job_leaves_running_is_ended_with_it(run, tmp_path):

@@ -8,8 +8,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from gan_lightning.paths import conf_dir
 from gan_lightning.sweeps.overrides import for_jobs, job_folder, of_the_run, parse
 from gan_lightning.sweeps.sampler import EveryCombination, values
-from gan_lightning.sweeps.space import distribution, override, split, suggest
-from gan_lightning.sweeps.study import as_override, flat
+from gan_lightning.sweeps.space import as_override, distribution, first_values, override, split, suggest
+from gan_lightning.sweeps.study import flat
 
 GIVEN = [
     ({"low": 1e-5, "high": 1e-3, "log": True}, FloatDistribution(1e-5, 1e-3, log=True)),
@@ -17,7 +17,7 @@ GIVEN = [
     ({"low": 1, "high": 5}, IntDistribution(1, 5)),
     ({"low": 16, "high": 256, "log": True}, IntDistribution(16, 256, log=True)),
     ({"choices": ["mlp", 1, None, True]}, CategoricalDistribution(["mlp", 1, None, True])),
-    ({"choices": [[0.0, 0.99], [0.5, 0.999]]}, CategoricalDistribution(["[0.0, 0.99]", "[0.5, 0.999]"])),
+    ({"choices": [[0.0, 0.99], [0.5, 0.999]]}, CategoricalDistribution(["[0.0,0.99]", "[0.5,0.999]"])),
 ]
 
 
@@ -57,7 +57,7 @@ def test_values_typed_in_hydras_words_become_a_space():
         "penalty.weight": {"low": 0.1, "high": 1.0},
         "n_critic": {"low": 1, "high": 5, "step": 1},
         "loss": {"choices": ["minimax", "non_saturating"]},
-        "model.generator.hidden": {"choices": ["[256, 512]", "[512, 512]"]},
+        "model.generator.hidden": {"choices": ["[256,512]", "[512,512]"]},
     }
     assert all(distribution(key, given) for key, given in space.items())
 
@@ -70,6 +70,33 @@ def test_a_value_reaches_the_config_as_it_is(value, text):
     assert override("optimizer.generator.betas", value) == f"optimizer.generator.betas={text}"
     read = parse([override("optimizer.generator.betas", value)])[0].value()
     assert read == ([0.0, 0.99] if isinstance(value, str) else value)
+
+
+ODD = ["a,b", "1", "null", "Yes", "a=b", "x(1)", "it's", "a b", "", "1e-3", "mlp", "x-y.z", True, None, 3, 1e-5, -0.5]
+
+
+@pytest.mark.parametrize("value", [*ODD, ["a b", "c"], [["1", 2], {"k": "x,y"}]], ids=repr)
+def test_every_choice_reaches_the_config_as_it_was_written(value):
+    """As text it stays text, and a list a list, through Optuna and Hydra's grammar."""
+    (choice,) = distribution("key", {"choices": [value]}).choices
+    assert plain(parse([override("key", choice)])[0].value()) == value
+
+
+def plain(value):
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return getattr(value, "text", value)
+
+
+def test_a_space_is_tried_by_its_first_values():
+    space = {"lr": {"low": 0.1, "high": 1.0}, "betas": {"choices": [[0.0, 0.99]]}, "n": {"low": 1, "high": 2}}
+    assert first_values({key: distribution(key, given) for key, given in space.items()}) == [
+        "lr=0.1",
+        "betas=[0.0,0.99]",
+        "n=1",
+    ]
 
 
 def test_a_trial_that_was_begun_keeps_its_values():
@@ -96,6 +123,15 @@ def test_grid_sampler_gives_every_combination_once():
         study.tell(trial, 0.0)
     assert len(set(drawn)) == 18
     assert drawn[:3] == [(1, "x", 0.0), (1, "x", 0.5), (1, "x", 1.0)]
+
+
+@pytest.mark.parametrize(("low", "high", "step", "count"), [(0.1, 0.3, 0.1, 3), (0.0, 0.7, 0.1, 8), (1, 5, 2, 3)])
+def test_values_of_a_range_are_in_it(low, high, step, count):
+    """0.1 + 2 * 0.1 is more than 0.3."""
+    given = distribution("key", {"low": low, "high": high, "step": step})
+    drawn = values("key", given)
+    assert len(drawn) == count and (drawn[0], drawn[-1]) == (low, high)
+    assert all(given._contains(value) for value in drawn)
 
 
 def test_grid_sampler_refuses_a_range_without_steps():
@@ -136,7 +172,7 @@ def test_each_job_has_a_folder_of_its_number(sweep_config, tmp_path):
 
 def test_a_callback_survives_the_grammar_of_the_command_line():
     given = {"_target_": "a.B", "storage": "out puts/it's, {so}", "n": None, "on": True, "f": 1e-05, "list": [1, "x"]}
-    assert parse([f"+callbacks.pruning={as_override(given)}"])[0].value() == given
+    assert plain(parse([f"+callbacks.pruning={as_override(given)}"])[0].value()) == given
 
 
 def test_nested_keys_become_dotted_ones():

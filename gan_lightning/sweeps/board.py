@@ -49,17 +49,23 @@ class Board:
     def ended(self, slot: int, job: Job, state: RunState, seconds: float) -> None:
         with self.lock:
             del self.at_work[slot]
-            if not self.at_work and self.live is not None:
+        if not self.at_work:
+            self.close()
+        self._tell(job, state, f"after {format_seconds(seconds)}")
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        with self.lock:
+            if self.live is not None:
                 self.live.stop()
                 self.live = None
-        self._tell(job, state, f"after {format_seconds(seconds)}")
 
     def kept(self, job: Job, state: RunState) -> None:
         """A job that an earlier sweep has brought to its end."""
         self._tell(job, state, "before")
 
     def _tell(self, job: Job, state: RunState, when: str) -> None:
-        value = state.metrics.get(self.metric)
+        value = state.score(self.metric)
         with self.lock:
             if state.name == "done" and value is not None and (self.best is None or self._key(value) < self.best[0]):
                 self.best = self._key(value), job.number

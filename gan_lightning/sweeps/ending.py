@@ -2,12 +2,15 @@
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from gan_lightning.errors import JobsFailed
@@ -19,14 +22,14 @@ log = logging.getLogger("gan_lightning.sweeps")
 
 
 @contextmanager
-def at_work(config: DictConfig, launcher: Any, stop: Callable[[], None] | None) -> Iterator[None]:
+def at_work(config: DictConfig, launcher: Any, stopping: threading.Event | None) -> Iterator[None]:
     """Around the jobs of a sweep.
 
-    What it says goes to sweep.log in its folder as well, with the time. At Ctrl-C or SIGTERM `stop` is called, which
-    lets the jobs save and end, the second time kills them; then KeyboardInterrupt is raised.
+    What it says goes to sweep.log in its folder as well, with the time. At Ctrl-C or SIGTERM `stopping` is set, which
+    lets the jobs save and end; the second one kills them; the third is Python's own. Then KeyboardInterrupt is raised.
 
     Args:
-        stop: None for a launcher whose jobs see the Ctrl-C themselves.
+        stopping: None for a launcher whose jobs see the Ctrl-C themselves.
     """
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,42 +44,57 @@ def at_work(config: DictConfig, launcher: Any, stop: Callable[[], None] | None) 
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        assert stop
-        if not pressed:
+        assert stopping
+        stopping.set()
+        if pressed and hasattr(launcher, "kill"):
+            launcher.kill()
+        if pressed:
+            signal.signal(number, signal.default_int_handler)
+        elif hasattr(launcher, "kill"):
             log.info("the jobs save their checkpoints and end; a second Ctrl-C kills them")
+        else:
+            log.info("no other job is started; those that were submitted go on (scancel)")
         pressed = True
-        stop()
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if stop else ()
+    numbers = (signal.SIGINT, signal.SIGTERM) if stopping else ()
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
-        if pressed:
-            log.info("stopped; the same command with sweep.name=%s goes on", config.sweep.name)
-            raise KeyboardInterrupt
+    except Exception as error:
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), sys.exc_info())
+        handler.emit(record)  # the traceback goes to the file; the line to the terminal comes at the end
+        if not pressed:
+            raise
     finally:
         for number, earlier in previous.items():
             signal.signal(number, earlier)
         if hasattr(launcher, "close"):
             launcher.close()
+        if pressed:
+            log.info("stopped; the same command with sweep.name=%s goes on", config.sweep.name)
         log.removeHandler(handler)
         handler.close()
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def finish(config: DictConfig) -> None:
     """Print the leaderboard of a sweep, and write it to the sweep's folder.
 
     Raises:
-        JobsFailed: if a job ended without a result.
+        JobsFailed: if a job failed.
     """
     folder, settings = Path(config.hydra.sweep.dir), config.sweep
-    rows = rank_runs(folder, settings.metric, settings.direction)
-    files = show(rows, settings.metric, folder, title=shorten(folder))
+    with FileLock(folder / ".leaderboard.lock"):  # several sweeps of one study may end together
+        rows = rank_runs(folder, settings.metric, settings.direction)
+        files = show(rows, settings.metric, folder, title=shorten(folder))
     log.info("%s", "\n".join(shorten(file) for file in files))
-    failed = [run for row in rows for run in row.runs if not run.state.is_final]
+    runs = [run for row in rows for run in row.runs]
+    failed = [run for run in runs if run.state.name in ("failed", "killed")]
+    if left := [run for run in runs if run not in failed and not run.state.is_final]:
+        log.info("%d jobs have not ended: %s is %s", len(left), shorten(left[0].folder), left[0].state.name)
     if failed:
-        number = sum(len(row.runs) for row in rows)
         raise JobsFailed(
-            f"{len(failed)} of {number} jobs failed, the first: {shorten(failed[0].folder)}: "
+            f"{len(failed)} of {len(runs)} jobs failed, the first: {shorten(failed[0].folder)}: "
             f"{failed[0].state.error or failed[0].state.name}"
         )

@@ -1,5 +1,6 @@
 """Every combination of the values typed, `-m model=mlp,dcgan seed=0,1`, and a leaderboard at the end."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from gan_lightning.runs import alone_in
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.overrides import for_jobs
 
+log = logging.getLogger(__name__)
+
 
 class GridSweeper(BasicSweeper):
     """Hydra's own product of values; what it adds is around it."""
@@ -16,8 +19,10 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Raises JobsFailed if a job ended without a result."""
         assert self.config and self.launcher
-        stop = getattr(self.launcher, "stop", None)
-        with alone_in(Path(self.config.hydra.sweep.dir), "sweep.name"), at_work(self.config, self.launcher, stop):
+        if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
+            log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
+        stopping = getattr(self.launcher, "stopping", None)
+        with alone_in(Path(self.config.hydra.sweep.dir), "sweep.name"), at_work(self.config, self.launcher, stopping):
             results = super().sweep(for_jobs(self.config, arguments))
         finish(self.config)
         return results

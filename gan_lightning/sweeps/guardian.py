@@ -22,13 +22,14 @@ def main() -> None:
             groups.discard(group)
     if groups:
         time.sleep(1)  # a job that has just started makes its group
+    for group in groups:
+        send(group, signal.SIGTERM)
     end = time.monotonic() + GRACE
-    for number in (signal.SIGTERM, 0, signal.SIGKILL):
-        while number == 0 and groups and time.monotonic() < end:
-            groups = {group for group in groups if send(group, 0)}
-            time.sleep(0.1)
-        for group in groups:
-            send(group, number)
+    while groups and time.monotonic() < end:
+        time.sleep(0.1)
+        groups = {group for group in groups if send(group, 0)}
+    for group in groups:
+        send(group, signal.SIGKILL)
 
 
 def send(group: int, number: int) -> bool:

@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from gan_lightning.paths import shorten
+from gan_lightning.resume import OBSERVERS
 from gan_lightning.runs import AT_END, ERROR, quote, run_state, typed_overrides
 from gan_lightning.sweeps import guardian
 
@@ -25,6 +28,8 @@ POLL = 0.1  # seconds
 # Forked from a process that has imported what takes long; where forks are not safe, started anew.
 PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
+OF_A_CLUSTER = ("SLURM_", "TORCHELASTIC_")  # Lightning would wait for ranks that srun or torchrun started
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Runner:
         self.killing = threading.Event()  # ... at once
         self._guardian: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        PROCESSES.set_forkserver_preload(["gan_lightning.sweeps.warm"])
+        self._polling = threading.Lock()  # multiprocessing looks after all processes in each of these calls
 
     def run(self, job: Job, gpus: Sequence[str] = ()) -> None:
         """Bring a job to its end, from where it is; `run_state(job.folder)` says to which.
@@ -78,8 +83,8 @@ class Runner:
                 self._run_once(job, [f"resume={quote(job.folder)}"], environment)
             else:
                 self._run_from_start(job, environment)
-            if AT_END in run_state(job.folder).error:  # killed between its last checkpoint and its scores
-                self._run_from_start(job, environment)
+            if AT_END in run_state(job.folder).error and not self.stopping.is_set():
+                self._run_from_start(job, environment)  # it was killed between its last checkpoint and its scores
             if self.stopping.is_set() or run_state(job.folder).is_final:
                 return
 
@@ -98,35 +103,44 @@ class Runner:
 
     def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> None:
         started = time.time()
+        self._tell_guardian("")  # it is there before there is a job to end
         process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
-        process.start()
+        with self._polling:
+            process.start()
         assert process.pid
-        self._tell_guardian(f"+{process.pid}")
-        reason = self._wait(process)
-        end_group(process.pid, within=5 if process.exitcode == 0 else 1)
-        self._tell_guardian(f"-{process.pid}")
-        if process.exitcode and process.exitcode < 0 and not reason and not self.stopping.is_set():
-            name = signal.Signals(-process.exitcode).name
-            reason = f"killed by {name}" + (": out of memory, or by hand" if name == "SIGKILL" else "")
-        error = job.folder / ERROR
-        if reason and not (error.exists() and error.stat().st_mtime >= started):
+        exit_code, reason = None, None
+        try:
+            self._tell_guardian(f"+{process.pid}")
+            exit_code, reason = self._wait(process)
+        finally:
+            end_group(process.pid, within=5 if exit_code == 0 else 1)
+            self._tell_guardian(f"-{process.pid}")
+        error, state = job.folder / ERROR, run_state(job.folder)
+        told = error.exists() and error.stat().st_mtime >= started
+        if self.stopping.is_set():
+            if told and not state.is_final:
+                error.unlink()  # of a process of it that was ended before the others
+        elif not state.is_final and not told and (reason := reason or why(exit_code, job.folder)):
             error.write_text(f"{reason}\n", encoding="utf-8")
 
-    def _wait(self, process: BaseProcess) -> str | None:
-        """Wait for the end of a job, or bring it about; why, where the job itself cannot know."""
+    def _wait(self, process: BaseProcess) -> tuple[int, str | None]:
+        """Wait for the end of a job, or bring it about: its exit code, and why where the job itself cannot know."""
         assert process.pid
         deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
         asked, reason = None, None
-        while process.exitcode is None:
+        while True:
+            wait([process.sentinel], POLL)
+            with self._polling:
+                exit_code = process.exitcode
+            if exit_code is not None:
+                return exit_code, reason
             if asked is None and (self.stopping.is_set() or time.monotonic() > deadline):
                 if not self.stopping.is_set():
                     reason = f"took longer than sweep.timeout={self.timeout:g} seconds"
-                guardian.send(process.pid, signal.SIGTERM)
-                asked = time.monotonic()
+                if guardian.send(process.pid, signal.SIGTERM):  # else it has not made its group yet
+                    asked = time.monotonic()
             if asked is not None and (self.killing.is_set() or time.monotonic() - asked > GRACE):
                 guardian.send(process.pid, signal.SIGKILL)
-            process.join(POLL)
-        return reason
 
     def _tell_guardian(self, line: str) -> None:
         with self._lock:
@@ -138,7 +152,8 @@ class Runner:
                     start_new_session=True,  # a Ctrl-C in the terminal is not for it
                 )
             assert self._guardian.stdin
-            print(line, file=self._guardian.stdin, flush=True)
+            if line:
+                print(line, file=self._guardian.stdin, flush=True)
 
     def close(self) -> None:
         """Send the guardian home."""
@@ -148,6 +163,29 @@ class Runner:
                 self._guardian = None
 
 
+def prepare_processes(threads: int) -> None:
+    """Begin to import what jobs need, in the process that they are forked from. To be called in the main thread.
+
+    A Ctrl-C is for the sweep, not for that process, which would die of it while it imports.
+
+    Args:
+        threads: of each job; libraries read it when they are imported.
+    """
+    if PROCESSES.get_start_method() != "forkserver":
+        return
+    PROCESSES.set_forkserver_preload(["gan_lightning.sweeps.warm"])
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    own = os.environ.get("OMP_NUM_THREADS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if own is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
 def become(args: list[str], environment: dict[str, str], output: str) -> None:
     """Make this process the one that `python -m gan_lightning <args>` starts, in a process group of its own.
 
@@ -155,40 +193,67 @@ def become(args: list[str], environment: dict[str, str], output: str) -> None:
         output: a file for what it prints.
     """
     os.setsid()
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in sys.stdout, sys.stderr:
-        stream.flush()
-        os.dup2(file, stream.fileno())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with open(output, "ab") as file:
+        for stream in sys.stdout, sys.stderr:
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
     import torch
 
-    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # the variable was read when torch was imported
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"].split(",")[0]))  # read already when torch was imported
     sys.argv[1:] = args
     runpy.run_module("gan_lightning", run_name="__main__", alter_sys=True)
+
+
+def why(exit_code: int | None, folder: Path) -> str | None:
+    """Why a job ended that has not said so itself; None where it ended well."""
+    if exit_code is None or exit_code >= 0:
+        return (
+            f"ended with exit code {exit_code}; {shorten(folder / 'output.log')} has its words" if exit_code else None
+        )
+    name = signal.Signals(-exit_code).name
+    return f"killed by {name}" + (": out of memory, or by hand" if name == "SIGKILL" else "")
 
 
 def end_group(group: int, within: float) -> None:
     """Wait so many seconds for what is left of a process group whose first process has ended, then kill it."""
     deadline = time.monotonic() + within
-    while guardian.send(group, 0) and time.monotonic() < deadline:
+    while guardian.send(group, 0):
+        if time.monotonic() > deadline:
+            guardian.send(group, signal.SIGKILL)
+            return
         time.sleep(POLL)
-    guardian.send(group, signal.SIGKILL)
 
 
 def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
-    """Make sure that a job's folder holds nothing, or what this job has begun there.
+    """Make sure that a job's folder holds nothing of worth, or what this job has begun there.
 
     Raises:
         ValueError: if another run is there.
     """
-    if folder.exists() and any(folder.iterdir()) and (other := typed_overrides(folder)) != list(overrides):
+    if folder.exists() and any(folder.iterdir()) and not (folder / ".hydra").exists():
+        raise ValueError(f"{shorten(folder)} holds something that is no run; choose another place: sweep.name=…")
+    other = typed_overrides(folder)
+    worth = run_state(folder).name in ("done", "pruned", "running") or (folder / "checkpoints").exists()
+    if worth and settings(other) != settings(overrides):
         raise ValueError(f"{shorten(folder)} holds another run ({' '.join(other)}); choose another place: sweep.name=…")
+
+
+def settings(overrides: Sequence[str]) -> set[str]:
+    """The overrides that a run follows from, whatever their order."""
+    return {word for word in overrides if not word.lstrip("+").startswith(OBSERVERS)}
 
 
 def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
     """The user's environment, without what a launcher of processes has left in it."""
-    values = {name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER}
+    values = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in OF_A_LAUNCHER and not name.startswith(OF_A_CLUSTER)
+    }
     values.setdefault("OMP_NUM_THREADS", str(threads))
     if gpus:
         values["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

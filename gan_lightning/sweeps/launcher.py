@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_lightning.runs import run_state
 from gan_lightning.sweeps.board import Board
-from gan_lightning.sweeps.job import Job, Runner, check_vacant
-from gan_lightning.sweeps.overrides import job_folder, of_the_run
+from gan_lightning.sweeps.job import Job, Runner, check_vacant, prepare_processes
+from gan_lightning.sweeps.overrides import check_folders, job_folder, of_the_run
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,22 @@ class ProcessLauncher(Launcher):
         """Raises ValueError for settings that no job could run with."""
         self.hydra_context, self.config = hydra_context, config
         settings = config.sweep
+        check_folders(config)
         for key, least in ("workers", 1), ("gpus_per_job", 0), ("retries", 0):
             if not isinstance(settings[key], int) or settings[key] < least:
                 raise ValueError(f"sweep.{key}={settings[key]} must be a whole number, {least} or more")
-        if settings.on_failure not in ("continue", "stop"):
-            raise ValueError(f"sweep.on_failure={settings.on_failure} must be continue or stop")
+        for key, known in ("on_failure", ("continue", "stop")), ("direction", ("minimize", "maximize")):
+            if settings[key] not in known:
+                raise ValueError(f"sweep.{key}={settings[key]} must be {' or '.join(known)}")
+        if not (settings.timeout is None or (isinstance(settings.timeout, int | float) and settings.timeout > 0)):
+            raise ValueError(f"sweep.timeout={settings.timeout} must be seconds, or null for no limit")
         self.runner = Runner(settings.timeout, settings.retries)
         self.board = Board(settings.workers, settings.metric, settings.direction)
         self.slots: queue.SimpleQueue[tuple[int, list[str]]] = queue.SimpleQueue()
         for number, gpus in enumerate(share_gpus(settings.workers, settings.gpus_per_job)):
             self.slots.put((number, gpus))
         self._composing = threading.Lock()
+        prepare_processes(max(1, num_cpus() // settings.workers))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs; several threads may each launch some, and share the slots.
@@ -56,14 +61,18 @@ class ProcessLauncher(Launcher):
                 done.result()
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
-    def stop(self) -> None:
-        """Have all jobs save and end, and start no other; the second time end them at once."""
-        if self.runner.stopping.is_set():
-            self.runner.killing.set()
-        self.runner.stopping.set()
+    @property
+    def stopping(self) -> threading.Event:
+        """Set it, and all jobs save and end, and no other is started."""
+        return self.runner.stopping
+
+    def kill(self) -> None:
+        """End the jobs that are saving."""
+        self.runner.killing.set()
 
     def close(self) -> None:
         """After the last launch."""
+        self.board.close()
         self.runner.close()
 
     def _prepare(self, overrides: Sequence[str], number: int) -> Job:
@@ -83,19 +92,26 @@ class ProcessLauncher(Launcher):
                 return
             self.board.started(slot, job)
             started = time.monotonic()
-            self.runner.run(job, gpus)
-            state = run_state(job.folder)
-            self.board.ended(slot, job, state, time.monotonic() - started)
+            try:
+                self.runner.run(job, gpus)
+            finally:
+                state = run_state(job.folder)
+                self.board.ended(slot, job, state, time.monotonic() - started)
             if state.name == "failed" and self.config.sweep.on_failure == "stop":
-                self.stop()
+                self.stopping.set()
         finally:
             self.slots.put((slot, gpus))
 
     def _threads(self, config: DictConfig) -> int:
         """CPU threads of each process of a job, where all slots share the CPUs evenly."""
-        devices = config.trainer.devices
-        processes = self.config.sweep.workers * (devices if isinstance(devices, int) and devices > 0 else 1)
-        return max(1, len(os.sched_getaffinity(0)) // processes)
+        devices = str(config.trainer.devices)
+        processes = self.config.sweep.workers * (int(devices) if devices.isdigit() else 1)
+        return max(1, num_cpus() // processes)
+
+
+def num_cpus() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_gpus(workers: int, gpus_per_job: int) -> list[list[str]]:
@@ -133,6 +149,6 @@ def write_config(folder: Path, config: DictConfig, overrides: Sequence[str]) -> 
     with open_dict(hydra):
         for key in "help", "hydra_help":
             hydra.pop(key, None)
-    OmegaConf.save(task, place / "config.yaml")
+    OmegaConf.save(list(overrides), place / "overrides.yaml")  # first: by it the folder is known
     OmegaConf.save({"hydra": hydra}, place / "hydra.yaml")
-    OmegaConf.save(list(overrides), place / "overrides.yaml")
+    OmegaConf.save(task, place / "config.yaml")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from gan_lightning.runs import quote
 
@@ -47,7 +47,12 @@ def of_the_run(overrides: Sequence[str]) -> list[str]:
 
 def job_folder(config: DictConfig, number: int) -> Path:
     """Where a job of a sweep runs."""
-    own = config.copy()
-    with open_dict(own):
-        own.hydra.job.num = number
-    return Path(str(own.hydra.sweep.dir)) / str(OmegaConf.select(own, "hydra.sweep.subdir"))
+    return Path(str(config.hydra.sweep.dir)) / str(number)
+
+
+def check_folders(config: DictConfig) -> None:
+    """Raises ValueError where hydra.sweep.subdir asks for other folders than `job_folder`."""
+    with open_dict(config):
+        config.hydra.job.num = 0
+    if (asked := str(config.hydra.sweep.subdir)) != "0":
+        raise ValueError(f"hydra.sweep.subdir={asked}: jobs run in folders of their numbers; leave it out")

@@ -32,7 +32,12 @@ class Pruning(Callback):
         if score is None or trainer.sanity_checking:
             return
         epoch = trainer.current_epoch + 1
-        prune = self.ask(epoch, float(score)) if trainer.is_global_zero else False
+        prune = False
+        if trainer.is_global_zero:
+            try:
+                prune = self.ask(epoch, float(score))
+            except Exception as error:  # a database that is away for a while must not end a training of hours
+                log.warning("the study %s cannot be asked, the run goes on: %s", self.study, error)
         at_end = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if trainer.strategy.broadcast(prune) and not at_end:
             log.info("pruned after epoch %d: %s %.4f is worse than that of other trials", epoch, self.monitor, score)

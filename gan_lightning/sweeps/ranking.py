@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import difflib
 import html
 import io
-import math
+import logging
 import re
 import statistics
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from gan_lightning.files import written_whole
 from gan_lightning.paths import shorten
@@ -23,6 +25,8 @@ from gan_lightning.words import format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+log = logging.getLogger(__name__)
 
 ORDER = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in a table, rows without a score
 FILE_WIDTH = 160  # characters of a table that goes to a pipe
@@ -90,7 +94,7 @@ class Row:
         """`2.4131 ± 0.0912 (3)`: mean, standard deviation, number of seeds."""
         if self.mean is None:
             return ""
-        count = sum(run.state.name == "done" and run.score is not None for run in self.runs)
+        count = len({run.seed for run in self.runs if run.state.name == "done" and run.score is not None})
         return f"{self.mean:.4f}" + (f" ± {self.std:.4f} ({count})" if self.std is not None else "")
 
 
@@ -109,7 +113,10 @@ def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
     sign = 1 if direction == "minimize" else -1
     groups: dict[str, list[Run]] = {}
     for config in sorted(folder.glob("**/.hydra/config.yaml")):
-        groups.setdefault(identity(config), []).append(read_run(config.parent.parent, metric))
+        try:
+            groups.setdefault(identity(config), []).append(read_run(config.parent.parent, metric))
+        except (OSError, ValueError, YAMLError) as error:  # a disk that was full: one run must not cost the table
+            log.warning("%s is left out: %s", shorten(config.parent.parent), " ".join(str(error).split()))
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
     return sorted(rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), ORDER.index(row.runs[0].state.name)))
@@ -125,13 +132,12 @@ def identity(config: Path) -> str:
 
 def read_run(folder: Path, metric: str) -> Run:
     state = run_state(folder)
-    score = state.metrics.get(metric)
     typed = typed_overrides(folder)
     config = cast(DictConfig, OmegaConf.load(folder / ".hydra" / "config.yaml"))
     return Run(
         folder=folder,
         state=state,
-        score=score if isinstance(score, int | float) and math.isfinite(score) else None,
+        score=state.score(metric),
         seconds=run_seconds(folder, state),
         seed=config.get("seed"),
         settings=tuple(override for override in typed if not override.startswith("seed=")),
@@ -141,7 +147,8 @@ def read_run(folder: Path, metric: str) -> Run:
 
 def as_row(runs: list[Run], sign: int, common: set[str]) -> Row:
     runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), ORDER.index(run.state.name)))
-    scores = [run.score for run in runs if run.state.name == "done" and run.score is not None]
+    by_seed = {run.seed: run.score for run in runs if run.state.name == "done" and run.score is not None}
+    scores = list(by_seed.values())
     return Row(
         runs=runs,
         mean=statistics.fmean(scores) if scores else None,
@@ -154,8 +161,10 @@ def check_metric(rows: list[Row], metric: str) -> None:
     """Raises ValueError if no run that is done has such a metric."""
     done = [run for row in rows for run in row.runs if run.state.name == "done"]
     if done and all(run.score is None for run in done):
-        known = sorted(key for key, value in done[0].state.metrics.items() if isinstance(value, int | float))
-        raise ValueError(f"metric={metric}: no run has it; there is {', '.join(known)}")
+        known = sorted(key for key in done[0].state.metrics if done[0].state.score(key) is not None)
+        near = difflib.get_close_matches(metric, known, n=1) or [key for key in known if key.endswith(f"/{metric}")]
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+        raise ValueError(f"metric={metric}: no run has it; {hint}")
 
 
 def show(rows: list[Row], metric: str, out: Path, title: str, most: int = 10) -> list[Path]:
@@ -176,18 +185,20 @@ def show(rows: list[Row], metric: str, out: Path, title: str, most: int = 10) ->
 
 
 def terminal_table(rows: list[Row], metric: str, most: int = 10) -> Table:
-    """The first rows for a terminal, with the command that repeats the best run below."""
+    """The first rows for a terminal."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{count(rows, 'setting')}, by {metric}", title_justify="left", caption_justify="left")
+    table = Table(
+        title=f"{count(rows, 'setting')}, by {metric}, the best first", title_justify="left", caption_justify="left"
+    )
     for heading in ("", metric, "state", "time", "settings", "folder"):
         table.add_column(heading, overflow="fold", justify="right" if heading in ("", "time") else "left")
     for place, row in enumerate(rows[:most], start=1):
         what = f"{row.state}: {row.error}" if row.error else row.state
         folder = shorten(row.runs[0].folder)
-        table.add_row(
-            str(place), row.score, what, format_seconds(row.seconds), shorten_numbers(" ".join(row.settings)), folder
-        )
+        cells = (place, row.score, what, format_seconds(row.seconds), shorten_numbers(" ".join(row.settings)), folder)
+        table.add_row(*(Text(str(cell)) for cell in cells))  # not markup: [relu,tanh] is no style
     return table
 
 
@@ -266,13 +277,17 @@ def thumbnail(runs: Iterable[Run]) -> str:
     """The last samples of the first run that has some, as part of the page."""
     from PIL import Image
 
-    pictures = [picture for run in runs for picture in sorted((run.folder / "samples").glob("epoch_*.png"))[-1:]]
-    if not pictures:
-        return ""
-    with Image.open(pictures[0]) as image:
-        small = image.convert("L" if image.mode == "L" else "RGB")
+    data = io.BytesIO()
+    for picture in (file for run in runs for file in sorted((run.folder / "samples").glob("epoch_*.png"))[-1:]):
+        try:
+            with Image.open(picture) as image:
+                small = image.convert("L" if image.mode == "L" else "RGB")
+        except OSError:  # of a run that was killed while it wrote
+            continue
         small.thumbnail((THUMBNAIL, THUMBNAIL))
-        data = io.BytesIO()
         small.save(data, "PNG", optimize=True)
+        break
+    else:
+        return ""
     text = base64.b64encode(data.getvalue()).decode()
     return f'<img width="{small.width}" height="{small.height}" alt="samples" src="data:image/png;base64,{text}">'

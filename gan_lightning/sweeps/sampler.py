@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from decimal import Decimal
 from typing import Any
 
 from optuna import Study
@@ -45,5 +46,6 @@ def values(key: str, distribution: BaseDistribution) -> list[Any]:
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     if distribution.step is None:
         raise ValueError(f"sweep.space: {key} needs a step or choices for sweep/sampler=grid")
-    count = round((distribution.high - distribution.low) / distribution.step) + 1
-    return [distribution.low + i * distribution.step for i in range(count)]
+    low, high, step = (Decimal(str(number)) for number in (distribution.low, distribution.high, distribution.step))
+    exact = [low + i * step for i in range(int((high - low) / step) + 1)]  # 0.1 + 2 * 0.1 is 0.3, as high is
+    return [type(distribution.low)(number) for number in exact]

@@ -11,11 +11,14 @@ On the command line in Hydra's words: `n_critic=1,5`, `choice(...)`, `range(1,6)
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 
+from gan_lightning.runs import quote
 from gan_lightning.sweeps.overrides import parse
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 Space = dict[str, dict[str, Any]]
 RANGE = {"low", "high", "log", "step"}
+WORDS = re.compile("null|true|false|yes|no|on|off|inf|nan", re.IGNORECASE)  # that would not be read as text
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], Space]:
@@ -53,10 +57,28 @@ def _typed(override: Override) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Optuna's choices are numbers and text; a list is told as people type it."""
+    """Optuna's choices are numbers and text; a list is told as it is typed."""
+    value = _plain(value)
+    return as_override(value) if isinstance(value, list | dict) else value
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, QuotedString):
         return value.text
-    return value if isinstance(value, bool | int | float | str) or value is None else str(value).replace("'", "")
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def as_override(value: Any) -> str:
+    """A value in the grammar of Hydra's command line; text in quotes only where it needs them."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_override, value)) + "]"
+    if not isinstance(value, str):
+        return repr(value) if _is_number(value) else json.dumps(value)
+    return value if re.fullmatch(r"[A-Za-z_][\w.-]*", value) and not WORDS.fullmatch(value) else quote(value)
 
 
 def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
@@ -67,6 +89,8 @@ def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    if not isinstance(given, dict):
+        given = {"": given}
     if set(given) == {"choices"} and given["choices"]:
         return CategoricalDistribution([_text(choice) for choice in given["choices"]])
     if {"low", "high"} <= set(given) <= RANGE and all(_is_number(given[name]) for name in set(given) - {"log"}):
@@ -99,6 +123,18 @@ def _is_number(value: Any) -> bool:
 
 
 def override(key: str, value: Any) -> str:
-    """`optimizer.generator.lr=0.00031`."""
-    text = {None: "null", True: "true", False: "false"}.get(value, value) if not _is_number(value) else repr(value)
-    return f"{key}={text}"
+    """`optimizer.generator.lr=0.00031`; of a list's text, which `distribution` has made, the list."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        return f"{key}={value}"
+    return f"{key}={as_override(value)}"
+
+
+def first_values(distributions: dict[str, BaseDistribution]) -> list[str]:
+    """Overrides by which a space can be tried."""
+    from optuna.distributions import CategoricalDistribution
+
+    words = []
+    for key, values in distributions.items():
+        first = values.choices[0] if isinstance(values, CategoricalDistribution) else values.low  # type: ignore[attr-defined]
+        words.append(override(key, first))
+    return words

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ def open_storage(place: str) -> BaseStorage:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.captureWarnings(False)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if "://" in place:
         return get_storage(place)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import statistics
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,19 +24,25 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.resume import OBSERVERS
-from gan_lightning.runs import is_locked, quote, run_state
+from gan_lightning.paths import shorten
+from gan_lightning.runs import ERROR, is_locked, run_state
 from gan_lightning.sweeps.ending import at_work, finish
-from gan_lightning.sweeps.overrides import REPORTING, for_jobs, job_folder
-from gan_lightning.sweeps.space import Space, distribution, override, split, suggest
+from gan_lightning.sweeps.launcher import ProcessLauncher
+from gan_lightning.sweeps.overrides import REPORTING, for_jobs, job_folder, parse
+from gan_lightning.sweeps.space import Space, as_override, distribution, first_values, override, split, suggest
 from gan_lightning.sweeps.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 60.0  # seconds between signs of life in the study
+WATCHING = (  # of a config: what a score does not follow from
+    *("hydra", "callbacks.", "logger.", "data.root", "metrics.cache", "resume", "trainer.default_root_dir"),
+    *("trainer.enable_progress_bar", "trainer.log_every_n_steps"),
+)
 DEAD = 5 * HEARTBEAT  # without one for so long a trial of another machine is taken over
 
 
@@ -52,49 +58,54 @@ class StudySweeper(Sweeper):
 
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
-        self.stopping = threading.Event()
+        if type(self.launcher).__name__ == "BasicLauncher":
+            raise ValueError("hydra/launcher=basic: a study needs a process for each job; use hydra/launcher=process")
+        self.stopping: threading.Event = getattr(self.launcher, "stopping", None) or threading.Event()
         self.error: BaseException | None = None
 
     def sweep(self, arguments: list[str]) -> None:
         """Raises JobsFailed if a trial failed, ValueError for settings that do not go together."""
         settings = self.config.sweep
         check_counts(settings)
+        if not self.config.metrics and settings.metric.startswith("metrics/"):
+            raise ValueError(f"metrics=none: no job will have sweep.metric={settings.metric}; try metrics=judge")
         self.fixed, typed_space = split(for_jobs(self.config, arguments))
-        space: Space = {**cast(Space, OmegaConf.to_container(settings.space, resolve=True)), **typed_space}
+        typed = {word.key_or_group for word in parse(self.fixed)}
+        in_yaml = cast(Space, OmegaConf.to_container(settings.space, resolve=True))
+        space: Space = {key: given for key, given in in_yaml.items() if key not in typed} | typed_space
         if not space:
             raise ValueError(
                 "sweep.space is empty; give a key several values: 'optimizer.generator.lr=interval(1e-5,1e-3)'"
             )
-        first = [
-            override(key, given["choices"][0] if "choices" in given else given.get("low"))
-            for key, given in space.items()
-        ]
-        self.base = self.hydra_context.config_loader.load_sweep_config(self.config, [*self.fixed, *first])
-        self.trials = Trials(self.config, space, self._identity(space))
-        with at_work(self.config, self.launcher, self.stop):
-            log.info("%s; live: optuna-dashboard %s", self.trials.describe(), self.trials.place)
+        distributions = {key: distribution(key, given) for key, given in space.items()}
+        words = [*self.fixed, *first_values(distributions)]
+        self.base = self.hydra_context.config_loader.load_sweep_config(self.config, words)
+        self.trials = Trials(self.config, distributions, self._identity(space))
+        self._show_best()
+        with at_work(self.config, self.launcher, self.stopping):
+            live = "" if settings.storage else f"; live: optuna-dashboard {shorten(self.trials.place)}"
+            log.info("%s%s", self.trials.describe(), live)
             workers = [threading.Thread(target=self._work, daemon=True) for _ in range(settings.workers)]
             for worker in workers:
                 worker.start()
             while any(worker.is_alive() for worker in workers):
-                workers[0].join(0.2) if workers[0].is_alive() else time.sleep(0.2)
+                time.sleep(0.2)
                 self.trials.beat()
-                if self.stopping.is_set() and not hasattr(self.launcher, "stop"):
+                if self.stopping.is_set() and not hasattr(self.launcher, "kill"):
                     break  # of SLURM's jobs: they go on
         if self.error:
             raise self.error
         finish(self.config)
 
-    def stop(self) -> None:
-        self.stopping.set()
-        if hasattr(self.launcher, "stop"):
-            self.launcher.stop()
+    def _show_best(self) -> None:
+        """What earlier sweeps of this study have found is the best so far."""
+        if self.config.sweep.seeds == 1 and (best := self.trials.best()) and hasattr(self.launcher, "board"):
+            self.launcher.board.best = self.launcher.board.sign * best[0], best[1]
 
     def _identity(self, space: Space) -> dict[str, Any]:
         """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
         keys = flat(OmegaConf.to_container(self.base, resolve=False))
-        watching = ("hydra", *OBSERVERS)
-        same = {key: value for key, value in keys.items() if key not in space and not key.startswith(watching)}
+        same = {key: value for key, value in keys.items() if key not in space and not key.startswith(WATCHING)}
         asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "direction", "seeds")}
         return json.loads(json.dumps({**same, **asked, "sweep.space": space}))
 
@@ -102,10 +113,10 @@ class StudySweeper(Sweeper):
         try:
             while not self.stopping.is_set() and (trial := self.trials.take()):
                 if not self._run(trial) and self.config.sweep.on_failure == "stop":
-                    self.stop()
+                    self.stopping.set()
         except BaseException as error:
             self.error = self.error or error
-            self.stop()
+            self.stopping.set()
 
     def _run(self, trial: Trial) -> bool:
         """Run the jobs of a trial, and tell the study; False if it failed."""
@@ -115,23 +126,36 @@ class StudySweeper(Sweeper):
         for turn in range(settings.seeds):
             number = trial.number * settings.seeds + turn
             overrides = [*self.fixed, *parameters, *self._seed(turn), *self._reporting(trial, turn)]
-            self.launcher.launch([overrides], initial_job_idx=number)
             folder = job_folder(self.config, number)
+            self._launch(overrides, number, folder)
             state = run_state(folder)
             trial.set_user_attr(f"folder_{turn}" if turn else "folder", str(folder))
-            if self.stopping.is_set() and state.name not in ("done", "pruned", "failed"):
+            if state.name == "running" or (self.stopping.is_set() and state.name not in ("done", "pruned", "failed")):
                 return True  # it stays a running trial, for whoever goes on with the study
             if state.name != "done":
                 self.trials.tell(trial, None, state.name, state.error)
                 return state.name == "pruned"
-            score = state.metrics.get(settings.metric)
-            if not isinstance(score, int | float) or not math.isfinite(score):
-                error = f"{folder}/metrics.json: {settings.metric} is {score}; sweep.metric=… names another"
-                self.trials.tell(trial, None, "failed", error)
+            if settings.metric not in state.metrics:
+                known = sorted(key for key in state.metrics if state.score(key) is not None)
+                raise ValueError(f"sweep.metric={settings.metric}: no run has it; there is {', '.join(known)}")
+            score = state.score(settings.metric)
+            if score is None:
+                self.trials.tell(trial, None, "failed", f"{settings.metric} is {state.metrics[settings.metric]}")
                 return False
             scores.append(score)
         self.trials.tell(trial, statistics.fmean(scores), "done")
         return True
+
+    def _launch(self, overrides: list[str], number: int, folder: Path) -> None:
+        try:
+            self.launcher.launch([overrides], initial_job_idx=number)
+        except Exception as error:
+            if isinstance(self.launcher, ProcessLauncher):
+                raise
+            # SLURM has ended it: of too much memory or time.
+            if not run_state(folder).is_final:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / ERROR).write_text(f"{' '.join(str(error).split())[:500]}\n", encoding="utf-8")
 
     def _seed(self, turn: int) -> list[str]:
         """The seeds of a trial follow the one that is set."""
@@ -160,30 +184,39 @@ class Trials:
 
     Args:
         config: of the sweep.
-        space: see `space.py`.
+        distributions: of the keys that are searched.
         identity: what must be the same in all trials.
 
     Raises:
         ValueError: if the study has trials of another identity.
     """
 
-    def __init__(self, config: DictConfig, space: Space, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, config: DictConfig, distributions: dict[str, BaseDistribution], identity: dict[str, Any]
+    ) -> None:
         import optuna
+        from hydra.utils import instantiate
 
         self.settings = config.sweep
         self.folder = Path(config.hydra.sweep.dir)
-        self.place = str(self.settings.storage or self.folder / "study.journal")
-        storage = open_storage(self.place)
-        self.distributions = {key: distribution(key, given) for key, given in space.items()}
+        self.place = str(self.settings.storage or (self.folder / "study.journal").absolute())
+        self.distributions = distributions
+        combinations = getattr(self._sampler(), "combinations", None)
+        self.n_trials = min(filter(None, (self.settings.n_trials, combinations and len(combinations))))
+        pruner = instantiate(self.settings.pruner) if self.settings.pruner else None
         self.study = optuna.create_study(
-            storage=storage, study_name=self.settings.name, direction=self.settings.direction, load_if_exists=True
+            storage=open_storage(self.place),
+            study_name=self.settings.name,
+            direction=self.settings.direction,
+            pruner=pruner,
+            load_if_exists=True,
         )
-        self._check(identity)
-        self.n_trials = self.settings.n_trials or len(self._sampler().combinations)
         self.me = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.mine: set[int] = set()  # ids
         self.lock = threading.RLock()
         (self.folder / ".sweepers").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".sweepers" / "take.lock"):
+            self._check(identity)
         self.alive = FileLock(self._lock_of(self.me))  # the kernel lets go of it when this process ends
         self.alive.acquire(timeout=0)
         self.beaten = time.monotonic()
@@ -222,26 +255,40 @@ class Trials:
 
     def tell(self, trial: Trial, value: float | None, ended: str, error: str = "") -> None:
         """How a trial has ended: done, with its value; pruned; else failed."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
         with self.lock:
-            if error:
-                trial.set_user_attr("error", error)
-            self.study.tell(trial, value, states.get(ended, TrialState.FAIL))
             self.mine.discard(trial._trial_id)
-            complete = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        if complete and value is not None and self.settings.seeds > 1:
-            log.info("trial %d: mean of %d seeds %.4f; best %.4f, trial %d", trial.number, self.settings.seeds, value,
-                     self.study.best_value, self.study.best_trial.number)  # fmt: skip
+            if error:
+                with suppress(UpdateFinishedTrialError):  # somebody has ended it in the dashboard
+                    trial.set_user_attr("error", error)
+            self.study.tell(trial, value, states.get(ended, TrialState.FAIL), skip_if_finished=True)
+            best = self.best()
+        if best and value is not None and self.settings.seeds > 1:
+            log.info("trial %d: mean of %d seeds %.4f; best so far %.4f, trial %d", trial.number, self.settings.seeds,
+                     value, *best)  # fmt: skip
+
+    def best(self) -> tuple[float, int] | None:
+        """The best value of a trial, and its number; None before one is complete."""
+        from optuna.trial import TrialState
+
+        if not any(trial.state == TrialState.COMPLETE for trial in self.study.get_trials(deepcopy=False)):
+            return None
+        return self.study.best_value, self.study.best_trial.number
 
     def beat(self) -> None:
         """Tell other machines now and then that the trials of this one are being worked at."""
-        if time.monotonic() - self.beaten > HEARTBEAT:
-            self.beaten = time.monotonic()
-            with self.lock:
-                for trial_id in self.mine:
+        if time.monotonic() - self.beaten < HEARTBEAT:
+            return
+        self.beaten = time.monotonic()
+        with self.lock:
+            for trial_id in self.mine:
+                try:
                     self.study._storage.set_trial_user_attr(trial_id, "alive", time.time())
+                except Exception as error:  # a database that is away for a while
+                    log.warning("the study cannot be told that its trials go on: %s", error)
 
     def _is_abandoned(self, trial: Any) -> bool:
         sweeper = trial.user_attrs.get("sweeper")
@@ -268,7 +315,7 @@ class Trials:
 
     def _check(self, identity: dict[str, Any]) -> None:
         earlier = self.study.user_attrs.get("identity")
-        if earlier is None:
+        if earlier is None or not self.study.get_trials(deepcopy=False):
             self.study.set_user_attr("identity", identity)
             self.study.set_metric_names([self.settings.metric])
             return
@@ -301,14 +348,3 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for name, item in value.items():
         found |= flat(item, f"{prefix}.{name}" if prefix else str(name))
     return found
-
-
-def as_override(value: Any) -> str:
-    """A value in the grammar of Hydra's command line."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(as_override, value)) + "]"
-    if isinstance(value, str):
-        return quote(value)
-    return json.dumps(value)
