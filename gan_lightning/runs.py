@@ -137,7 +137,7 @@ def rerun_command(overrides: Sequence[str]) -> str:
 
 @contextmanager
 def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
-    """Two trainings in one folder would tear each other's files apart.
+    """Two trainings, or two sweeps, in one folder would tear each other's files apart.
 
     Args:
         key: what sets the folder, for the error.

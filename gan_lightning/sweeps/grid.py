@@ -22,7 +22,8 @@ class GridSweeper(BasicSweeper):
         if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
             log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
         stopping = getattr(self.launcher, "stopping", None)
-        with alone_in(Path(self.config.hydra.sweep.dir), "sweep.name"), at_work(self.config, self.launcher, stopping):
+        folder = Path(self.config.hydra.sweep.dir)
+        with alone_in(folder, "hydra.sweep.dir"), at_work(self.config, self.launcher, stopping):
             results = super().sweep(for_jobs(self.config, arguments))
         finish(self.config)
         return results

@@ -232,7 +232,7 @@ body {{ font: 15px system-ui, sans-serif; margin: 2em; color: #222 }}
 table {{ border-collapse: collapse }}
 th, td {{ padding: .5em .8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }}
 td.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
-td.settings {{ max-width: 24em; overflow-wrap: anywhere }}
+td.settings {{ max-width: 34em; overflow-wrap: anywhere }}
 tr:first-child td {{ font-weight: 600 }}
 .failed, .killed {{ color: #b00020 }}
 code {{ font-size: 12px; overflow-wrap: anywhere }}
