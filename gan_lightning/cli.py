@@ -35,6 +35,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.errors import (
+    ANOTHER_ENDED,
     JobsFailed,
     explain,
     explain_composition,
@@ -262,7 +263,7 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     job, number = HydraConfig.get(), rank()
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
     if job.output_subdir is None:  # started from the config that is saved there
-        overrides += typed_overrides(Path(folder))
+        overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
     line = explain(error, folder, overrides)
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
@@ -270,7 +271,7 @@ def _report(error: Exception, config_name: str, started: float) -> None:
         where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
         line = explain_type(config_name, overrides) or f"{line} (traceback {where})"
     if config_name == "train":
-        _keep(Path(folder) / ERROR, line, started)
+        line = _keep(Path(folder) / ERROR, line, started)
     if job.mode == RunMode.MULTIRUN:
         line = f"{shorten(folder)}: {line}"
     if number == 0:
@@ -279,14 +280,21 @@ def _report(error: Exception, config_name: str, started: float) -> None:
         _print(f"error: rank {number}: {line}")
 
 
-def _keep(file: Path, line: str, started: float) -> None:
-    """Write down what a run has failed of; of several processes the first one to fail knows best."""
+def _keep(file: Path, line: str, started: float) -> str:
+    """Write down what a run has failed of, and return it; of several processes the first one to fail knows best."""
     state = run_state(file.parent)
     if state.is_final or (state.name == "running" and rank() == 0):
-        return  # a refused resume=, or a folder that another training is at work in: it is not that run that failed
+        return line  # a refused resume=, or a folder that another training is at work in: that run has not failed
+    patience = time.monotonic() + (3 if line.startswith(ANOTHER_ENDED) else 0)  # seconds for the other one to say why
     with contextlib.suppress(OSError):  # a full disk has been reported already
-        if not (file.exists() and file.stat().st_mtime > started):
-            file.write_text(f"{line}\n", encoding="utf-8")
+        while True:
+            if file.exists() and file.stat().st_mtime > started:
+                return line if rank() else file.read_text(encoding="utf-8").strip()
+            if time.monotonic() >= patience:
+                break
+            time.sleep(0.1)
+        file.write_text(f"rank {rank()}: {line}\n" if rank() else f"{line}\n", encoding="utf-8")
+    return line
 
 
 def _log_warnings() -> None:

@@ -31,6 +31,9 @@ from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
 
 
+ANOTHER_ENDED = "another process of this run has ended; its own error says why"
+
+
 class JobsFailed(Exception):
     """A sweep is over, and not all of its jobs have a result. The message is for people."""
 
@@ -60,7 +63,7 @@ def explain(error: BaseException, folder: str | None = None, overrides: Sequence
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return f"out of GPU memory; a smaller data.batch_size may fit ({message.partition('. ')[0]})"
     if re.search("Connection (closed|reset) by peer|remote process (has )?exited", message):
-        return "another process of this run has ended; its own error says why"
+        return ANOTHER_ENDED
     ours = not is_bug(error)
     if ours and "=" in message:  # names the key
         return message

@@ -156,7 +156,7 @@ def test_a_value_that_a_part_refuses_is_named_with_its_key(
     assert fail_here("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", override).startswith(line)
 
 
-@pytest.mark.parametrize("plus", ["", "+", "++"])
+@pytest.mark.parametrize("plus", ["", *(pytest.param(plus, marks=pytest.mark.slow) for plus in ("+", "++"))])
 def test_lightnings_clipping_is_answered_with_ours(run_cli: RunCli, idx_data: list[str], plus: str) -> None:
     result = run_cli("trainer=debug", "metrics=none", *idx_data, f"{plus}trainer.gradient_clip_val=0.5")
     assert error_line(result) == (

@@ -73,7 +73,7 @@ main()
     ("fault", "code", "words"),
     [
         ("ENOSPC", 1, ("the disk is full", "make room", "what the run has saved so far stays in run")),
-        ("EROFS", 1, ("read-only file system", "hydra.run.dir=")),
+        pytest.param("EROFS", 1, ("read-only file system", "hydra.run.dir="), marks=pytest.mark.slow),
         ("KILL", -signal.SIGKILL, ()),
     ],
     ids=["disk full", "folder turned read-only", "kill -9"],
@@ -147,7 +147,7 @@ def test_a_data_file_that_has_changed_is_refused_before_training_goes_on(run_cli
     assert differences(before, contents(tmp_path / "run")) == []
 
 
-@pytest.mark.parametrize("victim", ["first", "second"])
+@pytest.mark.parametrize("victim", [pytest.param("first", marks=pytest.mark.slow), "second"])
 def test_a_killed_process_of_two_ends_the_run_within_30_seconds(tmp_path, idx_data, victim):
     terminal = Terminal(tmp_path, idx_data)
     process = terminal.start(*terminal.settings, "trainer.devices=2", "trainer.max_epochs=100000", "hydra.run.dir=run")

@@ -181,7 +181,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("at", [5, EPOCH], ids=["within an epoch", "at its end"])
+@pytest.mark.parametrize("at", [pytest.param(5, id="within"), pytest.param(EPOCH, id="end", marks=pytest.mark.slow)])
 def test_curves_have_no_gap_where_the_run_was_killed_right_behind_a_save(tmp_path, compose, idx_data, at):
     settings = ["trainer=cpu", "metrics=none", "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_steps=5"]
     settings += [*idx_data, *SIZE[:2], "n_critic=3", "hydra.run.dir=parts"]
@@ -396,7 +396,7 @@ def test_two_trainings_in_one_folder_are_refused(train, tmp_path):
     from filelock import FileLock
 
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(ValueError, match="another training is at work there"):
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(ValueError, match="another process is at work there"):
         train("run")
 
 

@@ -145,6 +145,7 @@ def test_a_name_that_is_taken_by_another_grid_is_refused(sweep, tmp_path):
     assert re.search(r"error: .*night/0 holds another run .*choose another place: sweep\.name=", told(tmp_path))
 
 
+@pytest.mark.slow
 def test_jobs_do_not_see_each_others_environment(sweep, folder, tmp_path):
     (tmp_path / "spy.py").write_text(SPY)
     spy = "+callbacks.spy={_target_:spy.Spy}"
@@ -202,6 +203,7 @@ def test_a_killed_study_goes_on_to_exactly_its_trials(sweep, folder, tmp_path):
     assert len(trials(folder)) == 6
 
 
+@pytest.mark.slow
 def test_no_worker_waits_while_trials_are_left(sweep, folder, tmp_path):
     """Jobs of unequal length on two workers: from one's end to the next one's start is less than a second."""
     sweep(
@@ -247,6 +249,7 @@ def test_a_trial_without_promise_is_pruned_and_its_run_is_whole(sweep, folder, d
     assert rows(folder)[-1]["state"] == "pruned"
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_counts_and_says_why(sweep, folder, tmp_path):
     sweep("sweep=study", "sweep/sampler=grid", "sweep.n_trials=null", "optimizer.generator.lr=1e-3,abc", code=1)
     good, bad = trials(folder)
@@ -254,6 +257,7 @@ def test_a_trial_that_fails_counts_and_says_why(sweep, folder, tmp_path):
     assert bad.user_attrs["error"].startswith("optimizer.generator.lr=abc: 'abc' is not a number; conf/ has")
 
 
+@pytest.mark.slow
 def test_a_study_of_other_settings_is_refused_with_their_keys(sweep, tmp_path):
     sweep("sweep=study", "sweep.n_trials=1", LR)
     sweep("sweep=study", "sweep.n_trials=2", LR, "latent_dim=7", code=2)

@@ -25,6 +25,7 @@ def script(body):
 
     def become(args, environment, output):
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a training in this process may have left its own
         sys.stdout = sys.stderr = open(output, "a")  # noqa: SIM115
         body(Path(output).parent, args)
 
