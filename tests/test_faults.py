@@ -72,7 +72,7 @@ main()
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("ENOSPC", 1, ("the disk is full", "make room", "what the run has saved so far stays in run")),
+        pytest.param("ENOSPC", 1, ("the disk is full", "make room", "so far stays in run"), marks=pytest.mark.slow),
         pytest.param("EROFS", 1, ("read-only file system", "hydra.run.dir="), marks=pytest.mark.slow),
         ("KILL", -signal.SIGKILL, ()),
     ],
@@ -133,6 +133,7 @@ def test_event_files_that_are_removed_are_missed_by_nobody(train):  # noqa: F811
     assert len(list(run.glob("events.out.tfevents.*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_data_file_that_has_changed_is_refused_before_training_goes_on(run_cli, tmp_path):
     data = idx_files.write(tmp_path / "data")
     small = ["trainer=debug", "metrics=none", *data, "hydra.run.dir=run", "trainer.max_steps=3"]
