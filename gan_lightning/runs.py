@@ -98,6 +98,11 @@ class RunState:
     def is_final(self) -> bool:
         return self.name in ("done", "pruned")
 
+    @property
+    def numbers(self) -> list[str]:
+        """What metrics.json has a score of."""
+        return sorted(name for name in self.metrics if self.score(name) is not None)
+
     def score(self, metric: str) -> float | None:
         """A number of metrics.json; None where there is none, or it is NaN or infinite."""
         value = self.metrics.get(metric)
@@ -150,7 +155,7 @@ def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=1)  # `is_locked` holds it for a moment
+        lock.acquire(timeout=1)  # `is_locked` has a part in it for a moment
     except Timeout:
         raise ValueError(f"{key}={shorten(folder)}: another process is at work there; wait, or stop it") from None
     try:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from conftest import RunCli
+from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lightning.runs import alone_in, run_state
@@ -77,7 +78,7 @@ def test_settings_show_what_differs(mixed):
 
 def test_runs_that_differ_in_what_watches_are_one_setting(make_run):
     first, second, other = (
-        make_run(name, lr=lr) / ".hydra" / "config.yaml" for name, lr in (("x", 1), ("y", 1), ("z", 2))
+        OmegaConf.load(make_run(name, lr=lr) / ".hydra" / "config.yaml") for name, lr in (("x", 1), ("y", 1), ("z", 2))
     )
     assert identity(first) == identity(second) != identity(other)
 

@@ -1,6 +1,7 @@
 """Every combination of the values typed, `-m model=mlp,dcgan seed=0,1`, and a leaderboard at the end."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from gan_lightning.runs import alone_in
 from gan_lightning.sweeps.ending import at_work, finish
+from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.overrides import for_jobs
 
 log = logging.getLogger(__name__)
@@ -27,3 +29,8 @@ class GridSweeper(BasicSweeper):
             results = super().sweep(for_jobs(self.config, arguments))
         finish(self.config)
         return results
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Our launcher composes the configs of all jobs itself before it starts one."""
+        if not isinstance(self.launcher, ProcessLauncher):
+            super().validate_batch_is_legal(batch)

@@ -103,7 +103,7 @@ class Runner:
 
     def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> None:
         started = time.time()
-        self._tell_guardian("")  # it is there before there is a job to end
+        self._start_guardian()  # before there is a job to end
         process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
         with self._polling:
             process.start()
@@ -142,7 +142,7 @@ class Runner:
             if asked is not None and (self.killing.is_set() or time.monotonic() - asked > GRACE):
                 guardian.send(process.pid, signal.SIGKILL)
 
-    def _tell_guardian(self, line: str) -> None:
+    def _start_guardian(self) -> None:
         with self._lock:
             if self._guardian is None:
                 self._guardian = subprocess.Popen(
@@ -151,9 +151,11 @@ class Runner:
                     text=True,
                     start_new_session=True,  # a Ctrl-C in the terminal is not for it
                 )
-            assert self._guardian.stdin
-            if line:
-                print(line, file=self._guardian.stdin, flush=True)
+
+    def _tell_guardian(self, line: str) -> None:
+        with self._lock:
+            assert self._guardian and self._guardian.stdin
+            print(line, file=self._guardian.stdin, flush=True)
 
     def close(self) -> None:
         """Send the guardian home."""

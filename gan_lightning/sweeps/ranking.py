@@ -112,34 +112,36 @@ def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
         raise ValueError(f"direction={direction} must be minimize or maximize")
     sign = 1 if direction == "minimize" else -1
     groups: dict[str, list[Run]] = {}
-    for config in sorted(folder.glob("**/.hydra/config.yaml")):
+    for file in sorted(folder.glob("**/.hydra/config.yaml")):
         try:
-            groups.setdefault(identity(config), []).append(read_run(config.parent.parent, metric))
+            config = cast(DictConfig, OmegaConf.load(file))
+            run = read_run(file.parent.parent, config.get("seed"), metric)
         except (OSError, ValueError, YAMLError) as error:  # a disk that was full: one run must not cost the table
-            log.warning("%s is left out: %s", shorten(config.parent.parent), " ".join(str(error).split()))
+            log.warning("%s is left out: %s", shorten(file.parent.parent), " ".join(str(error).split()))
+            continue
+        groups.setdefault(identity(config), []).append(run)
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
     return sorted(rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), ORDER.index(row.runs[0].state.name)))
 
 
-def identity(config: Path) -> str:
+def identity(config: DictConfig) -> str:
     """What runs have in common that differ in their seed alone: their config without it, and without what watches."""
-    content = cast(DictConfig, OmegaConf.load(config))
+    content = config.copy()
     for key in "seed", "callbacks", "logger", "sweep", "resume":
         content.pop(key, None)
     return OmegaConf.to_yaml(content, sort_keys=True)
 
 
-def read_run(folder: Path, metric: str) -> Run:
+def read_run(folder: Path, seed: Any, metric: str) -> Run:
     state = run_state(folder)
     typed = typed_overrides(folder)
-    config = cast(DictConfig, OmegaConf.load(folder / ".hydra" / "config.yaml"))
     return Run(
         folder=folder,
         state=state,
         score=state.score(metric),
         seconds=run_seconds(folder, state),
-        seed=config.get("seed"),
+        seed=seed,
         settings=tuple(override for override in typed if not override.startswith("seed=")),
         command=state.metrics.get("command") or rerun_command(typed),
     )
@@ -161,7 +163,7 @@ def check_metric(rows: list[Row], metric: str) -> None:
     """Raises ValueError if no run that is done has such a metric."""
     done = [run for row in rows for run in row.runs if run.state.name == "done"]
     if done and all(run.score is None for run in done):
-        known = sorted(key for key in done[0].state.metrics if done[0].state.score(key) is not None)
+        known = done[0].state.numbers
         near = difflib.get_close_matches(metric, known, n=1) or [key for key in known if key.endswith(f"/{metric}")]
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
         raise ValueError(f"metric={metric}: no run has it; {hint}")

@@ -136,8 +136,8 @@ class StudySweeper(Sweeper):
                 self.trials.tell(trial, None, state.name, state.error)
                 return state.name == "pruned"
             if settings.metric not in state.metrics:
-                known = sorted(key for key in state.metrics if state.score(key) is not None)
-                raise ValueError(f"sweep.metric={settings.metric}: no run has it; there is {', '.join(known)}")
+                known = ", ".join(state.numbers)
+                raise ValueError(f"sweep.metric={settings.metric}: no run has it; there is {known}")
             score = state.score(settings.metric)
             if score is None:
                 self.trials.tell(trial, None, "failed", f"{settings.metric} is {state.metrics[settings.metric]}")
