@@ -131,7 +131,7 @@ def test_terminal_shows_a_progress_bar_with_losses_and_time_left(idx_data, tmp_p
     os.close(ours)
     assert process.wait(60) == 0
     text = shown.decode(errors="replace")
-    assert "Epoch 1/1" in text and "D: " in text and "G: " in text
+    assert "Epoch 1/2" in text and "D: " in text and "G: " in text
     assert "epoch 1, iteration" not in text  # the plain lines are for where there is no terminal
     assert "everything is in" in text
     assert len(run_folders(tmp_path)) == 1

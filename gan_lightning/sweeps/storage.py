@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,25 @@ def open_storage(place: str) -> BaseStorage:
         import optuna
     except ImportError as error:
         raise ValueError("sweep=…: a study needs Optuna: pip install 'gan-lightning[sweeps]'") from error
-    from optuna.storages import JournalStorage, get_storage
+    from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if "://" in place:
-        return get_storage(place)
+        return open_database(place)
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(place))
+
+
+def open_database(url: str, tries: int = 5) -> BaseStorage:
+    """Of two sweeps that open a new database at once both make its tables: one of them tries again."""
+    from optuna.storages import get_storage
+
+    try:
+        return get_storage(url)
+    except Exception as error:
+        if tries == 1 or "already exists" not in str(error):
+            raise
+    time.sleep(1)
+    return open_database(url, tries - 1)

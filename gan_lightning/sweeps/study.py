@@ -111,17 +111,17 @@ class StudySweeper(Sweeper):
 
     def _work(self) -> None:
         try:
-            while not self.stopping.is_set() and (trial := self.trials.take()):
-                if not self._run(trial) and self.config.sweep.on_failure == "stop":
+            while not self.stopping.is_set() and (taken := self.trials.take()):
+                if not self._run(*taken) and self.config.sweep.on_failure == "stop":
                     self.stopping.set()
         except BaseException as error:
             self.error = self.error or error
             self.stopping.set()
 
-    def _run(self, trial: Trial) -> bool:
+    def _run(self, trial: Trial, values: dict[str, Any]) -> bool:
         """Run the jobs of a trial, and tell the study; False if it failed."""
         settings = self.config.sweep
-        parameters = [override(key, value) for key, value in self.trials.suggest(trial).items()]
+        parameters = [override(key, value) for key, value in values.items()]
         scores: list[float] = []
         for turn in range(settings.seeds):
             number = trial.number * settings.seeds + turn
@@ -226,8 +226,11 @@ class Trials:
         ended = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
         return f"study {self.settings.name}: {ended} of {self.n_trials} trials have ended"
 
-    def take(self) -> Trial | None:
-        """The next trial to run: one that a sweep now dead has begun, else a new one; None where there are enough."""
+    def take(self) -> tuple[Trial, dict[str, Any]] | None:
+        """The next trial to run, with its values: one that a sweep now dead has begun, else a new one.
+
+        None where there are enough.
+        """
         import optuna
 
         # Of this process's threads, and of other sweeps that see this folder; a race between machines that share
@@ -246,12 +249,8 @@ class Trials:
             self.mine.add(trial._trial_id)
             trial.set_user_attr("sweeper", self.me)
             trial.set_user_attr("alive", time.time())
-            return trial
-
-    def suggest(self, trial: Trial) -> dict[str, Any]:
-        """The parameters of a trial; of one that was begun before, those it had."""
-        with self.lock:
-            return {key: suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
+            # Before another thread gives the study the sampler of its own trial. One that was begun has its values.
+            return trial, {key: suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
 
     def tell(self, trial: Trial, value: float | None, ended: str, error: str = "") -> None:
         """How a trial has ended: done, with its value; pruned; else failed."""
