@@ -13,10 +13,12 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gan_lightning.augment import Augment
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.latent import draw
-from gan_lightning.losses import NonSaturating
-from gan_lightning.penalties import R1
+from gan_lightning.losses import Loss, NonSaturating
+from gan_lightning.penalties import Constraint, Penalty
 from gan_lightning.randomness import block_seed, derive_seed
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -34,10 +36,14 @@ class GAN(LightningModule):
     one of the generator. `global_step` counts iterations.
 
     Args:
-        generator: (B, Z) -> (B, C, H, W) in [-1, 1].
-        discriminator: (B, C, H, W) in [-1, 1] -> (B,) logits.
+        generator: called as `generator(z, labels)`, (B, Z) -> (B, C, H, W) in [-1, 1].
+        discriminator: called as `discriminator(images, labels)`, (B, C, H, W) in [-1, 1] -> (B,) logits. One that
+            classifies too returns (logits, class logits).
         loss: what the two minimise, see `losses.py`.
+        conditioning: what the labels are used for, see `conditioning.py`; None: for nothing, networks get None.
         penalty: what the discriminator pays for a steep slope, see `penalties.py`.
+        constraint: what is done to the discriminator's weights after each of its steps, see `penalties.py`.
+        augment: what is done to every image before the discriminator sees it, see `augment.py`.
         ema: the averaged generator, which then serves for samples.
         generator_optimizer, discriminator_optimizer: parameters -> optimizer.
         latent_dim: Z.
@@ -56,8 +62,11 @@ class GAN(LightningModule):
         self,
         generator: nn.Module,
         discriminator: nn.Module,
-        loss: NonSaturating | None = None,
-        penalty: R1 | None = None,
+        loss: Loss | None = None,
+        conditioning: Conditioning | None = None,
+        penalty: Penalty | None = None,
+        constraint: Constraint | None = None,
+        augment: Augment | None = None,
         ema: EMA | None = None,
         generator_optimizer: MakeOptimizer = ADAM,
         discriminator_optimizer: MakeOptimizer = ADAM,
@@ -79,7 +88,10 @@ class GAN(LightningModule):
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss or NonSaturating()
+        self.conditioning = conditioning or Conditioning()
         self.penalty = penalty
+        self.constraint = constraint
+        self.augment = augment
         self.ema = ema
         if ema:
             ema.follow(generator)
@@ -94,7 +106,8 @@ class GAN(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Step:
         """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
-        real, _ = batch
+        real, labels = batch
+        labels = labels if self.conditioning.num_classes else None  # generated images are of the real ones' classes
         discriminator_optimizer, generator_optimizer = self.optimizers()
         is_generators_turn = (self.global_step + 1) % self.n_critic == 0
         self.seed_iteration()
@@ -102,22 +115,26 @@ class GAN(LightningModule):
 
         # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
         with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):
-            fake = self.generator(self.sample_latent(real))
-        real_logits = self.discriminator(real)
-        fake_logits = self.discriminator(fake.detach())
-        d_loss = self.loss.discriminator(real_logits, fake_logits)
+            fake = self.generator(self.sample_latent(real), labels)
+        real_logits, real_class_loss = self.discriminate(real, labels)
+        fake_logits, fake_class_loss = self.discriminate(fake.detach(), labels)
+        d_loss = self.loss.discriminator(real_logits, fake_logits) + real_class_loss + fake_class_loss
         step = {"d_loss": d_loss, "real_logits": real_logits, "fake_logits": fake_logits}
         if self.penalty:
-            step["penalty"] = self.penalty(self.discriminator, real, fake.detach(), None)
+            penalty = self.penalty(self.logits, real, fake.detach(), labels, self.sample_uniform(real, 1))
+            step["penalty"] = self.factor(self.penalty.schedule) * penalty
             d_loss = d_loss + step["penalty"]
         self.descend(discriminator_optimizer, d_loss)
+        if self.constraint:
+            self.constraint(self.discriminator)
 
         if is_generators_turn:
             self.discriminator.requires_grad_(False)  # its weights need no gradient here
             if not self.reuse_fake:
-                fake = self.generator(self.sample_latent(real))
-            real_logits = self.discriminator(real) if self.loss.needs_real_logits else None
-            step["g_loss"] = self.loss.generator(real_logits, self.discriminator(fake))
+                fake = self.generator(self.sample_latent(real), labels)
+            real_logits = self.logits(real, labels) if self.loss.needs_real_logits else None
+            fake_logits, fake_class_loss = self.discriminate(fake, labels)
+            step["g_loss"] = self.loss.generator(real_logits, fake_logits) + fake_class_loss
             # The bare optimizer: a step through Lightning's wrapper would count as another iteration.
             self.descend(generator_optimizer, step["g_loss"], wrapped=False)
             self.discriminator.requires_grad_(True)
@@ -126,9 +143,19 @@ class GAN(LightningModule):
                 self.ema.update(self.generator, batch_size * self.n_critic, batch_size * self.global_step)
         return step
 
+    def discriminate(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        """D's logits, and what its classifier adds to the loss of whoever is up: 0 where it has none."""
+        if self.augment:
+            images = self.augment(images, self.sample_uniform(images, self.augment.num_draws))
+        return self.conditioning.split(self.discriminator(images, labels), labels)
+
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        return self.discriminate(images, labels)[0]
+
     def seed_iteration(self) -> None:
-        """Seed what iteration t draws: the noise of all devices alike, anything else (dropout) for each its own."""
+        """Seed what iteration t draws: what goes by the batch for all devices alike, dropout for each its own."""
         self.noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, self.global_step))
+        self.chance = torch.Generator(self.device).manual_seed(derive_seed(self.seed, self.global_step, 0))
         own = derive_seed(self.seed, self.global_step, 1 + self.global_rank)
         torch.default_generator.manual_seed(own)  # torch.manual_seed seeds every kind of device: 0.7 ms, this 3 us
         if self.device.type == "cuda":
@@ -137,17 +164,26 @@ class GAN(LightningModule):
     def follow_schedule(self) -> None:
         """Set both learning rates for this iteration; it follows from its number alone."""
         if self.schedule:
-            factor = self.schedule(self.global_step, self.trainer.estimated_stepping_batches)
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = factor * group["initial_lr"]
+                    group["lr"] = self.factor(self.schedule) * group["initial_lr"]
+
+    def factor(self, schedule: Schedule | None) -> float:
+        """What a schedule makes of its value in this iteration."""
+        return schedule(self.global_step, self.trainer.estimated_stepping_batches) if schedule else 1.0
 
     def sample_latent(self, real: Tensor) -> Tensor:
-        """z ~ N(0, I) for as many images as `real`: this device's rows of the whole batch's noise.   # (B, Z)"""
-        size = len(real)
-        whole = torch.randn(
-            size * self.trainer.world_size, self.latent_dim, generator=self.noise, device=real.device, dtype=real.dtype
-        )
+        """z ~ N(0, I) for as many images as `real`.   # (B, Z)"""
+        return self._draw(torch.randn, real, self.latent_dim, self.noise)
+
+    def sample_uniform(self, images: Tensor, num: int) -> Tensor:
+        """Numbers in [0, 1) for as many images, for what chance has a part in besides z.   # (B, num)"""
+        return self._draw(torch.rand, images, num, self.chance)
+
+    def _draw(self, draw: Callable[..., Tensor], images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+        """This device's rows of the whole batch's numbers, so that several devices draw what one would."""
+        size = len(images)
+        whole = draw(size * self.trainer.world_size, num, generator=generator, device=images.device, dtype=images.dtype)
         return whole[size * self.global_rank :][:size]
 
     def descend(self, optimizer: LightningOptimizer, loss: Tensor, wrapped: bool = True) -> None:
@@ -179,15 +215,18 @@ class GAN(LightningModule):
         return self.ema.generator if self.ema and self.ema.generator else self.generator
 
     @torch.no_grad()
-    def sample(self, num: int, seed: int = 0) -> Tensor:
+    def sample(self, num: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
         """Draw images from the averaged generator where there is one, else from the generator.
 
         Layers that look at their batch are in evaluation mode: one z gives one image, whatever stands beside it.
 
+        Args:
+            labels: (num,) int64, the class of each image; None: all classes in turn. Only of a conditional generator.
+
         Returns:
             (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device, whatever num.
         """
-        return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device))
+        return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device), labels)
 
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""
@@ -195,12 +234,14 @@ class GAN(LightningModule):
         return {"block": block, "images": self.sample(size, seed=block_seed(block))}
 
     @torch.no_grad()
-    def generate(self, z: Tensor) -> Tensor:
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of the given latents, as `sample` makes them: (N, Z) -> (N, C, H, W) in [-1, 1]."""
+        if labels is None and self.conditioning.num_classes:
+            labels = torch.arange(len(z)) % self.conditioning.num_classes
         generator = self.sampler
         was_training = generator.training
         generator.eval()
-        images = generator(z.to(next(generator.parameters()).dtype))
+        images = generator(z.to(next(generator.parameters()).dtype), labels if labels is None else labels.to(z.device))
         generator.train(was_training)
         return images
 

@@ -6,8 +6,20 @@ scalar, the mean over the batch. `needs_real_logits` says whether the generator'
 logits; where it does not, D is not run on real images in the generator's turn and gets None for them.
 """
 
+from typing import Protocol
+
 from torch import Tensor
 from torch.nn.functional import softplus
+
+
+class Loss(Protocol):
+    """What any loss has."""
+
+    needs_real_logits: bool
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor: ...
 
 
 class NonSaturating:
