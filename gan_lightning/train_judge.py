@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
         out=config.out,
         seed=config.seed,
         epochs=config.epochs,
-        augment=config.augment,
+        distortion=config.distortion,
         device=device,
         report=log.info,
     )
@@ -47,7 +47,7 @@ def train_and_save(
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int = 12,
-    augment: str = "affine",
+    distortion: str = "affine",
     device: str = "cpu",
     report: Callable[[str], None] = print,
 ) -> Judge:
@@ -58,7 +58,7 @@ def train_and_save(
         name: of the data set.
         out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy are noted in the
             pins.json beside it, by which `load_judge` knows a damaged file.
-        augment: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
+        distortion: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
         report: called with lines for people.
     """
     from gan_lightning.files import written_whole
@@ -76,7 +76,7 @@ def train_and_save(
         name=name,
         seed=seed,
         epochs=epochs,
-        augment=augment,
+        distortion=distortion,
         device=device,
         report=report,
     )

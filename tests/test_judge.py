@@ -100,7 +100,7 @@ def test_training_follows_from_its_seed_alone():
     assert not torch.equal(first, train(1))
 
 
-def test_augmentation_of_zero_changes_nothing_and_otherwise_stays_in_range():
+def test_distortion_of_zero_changes_nothing_and_otherwise_stays_in_range():
     images = torch.rand(4, 2, 12, 16) * 2 - 1
     draw = torch.Generator().manual_seed(0)
     torch.testing.assert_close(move_a_little(images, draw, 0, 0, 0), images, rtol=1e-4, atol=1e-4)
@@ -117,9 +117,9 @@ def test_shifted_and_mirrored_images_hold_the_pixels_of_the_original():
     assert {tuple(one.flatten().tolist()) for one in moved} == possible
 
 
-def test_an_unknown_augmentation_is_refused():
-    with pytest.raises(ValueError, match="augment=blur must be one of affine, shift"):
-        train_judge(*bars(40, 0), *bars(20, 1), name="bars", batch_size=32, augment="blur")
+def test_an_unknown_distortion_is_refused():
+    with pytest.raises(ValueError, match="distortion=blur must be one of affine, shift"):
+        train_judge(*bars(40, 0), *bars(20, 1), name="bars", batch_size=32, distortion="blur")
 
 
 def test_a_saved_judge_comes_back_the_same(trained, tmp_path):

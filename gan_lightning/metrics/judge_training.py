@@ -23,7 +23,7 @@ def train_judge(
     batch_size: int = 128,
     learning_rate: float = 3e-3,
     width: int = 128,
-    augment: str = "affine",
+    distortion: str = "affine",
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> Judge:
@@ -38,14 +38,14 @@ def train_judge(
         name: of the data set.
         epochs: passes over `images`.
         learning_rate: at its peak, after a quarter of the training.
-        augment: `affine` for drawings, which may lean (`move_a_little`); `shift` for photographs, whose
+        distortion: `affine` for drawings, which may lean (`move_a_little`); `shift` for photographs, whose
             texture interpolation would blur (`shift_and_mirror`).
         report: called with a line for people after each epoch.
     """
     if len(images) < batch_size:
         raise ValueError(f"{len(images)} images are too few to train a judge; give at least {batch_size}.")
-    if augment not in AUGMENTS:
-        raise ValueError(f"augment={augment} must be one of {', '.join(AUGMENTS)}")
+    if distortion not in DISTORTIONS:
+        raise ValueError(f"distortion={distortion} must be one of {', '.join(DISTORTIONS)}")
     device = torch.device(device)
     num_classes = int(labels.max()) + 1
     images, labels = images.to(device), labels.to(device)
@@ -63,7 +63,7 @@ def train_judge(
             order = torch.randperm(len(images), generator=draw, device=device)
             total = torch.zeros((), device=device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = AUGMENTS[augment](normalize(images[batch]), draw).to(memory_format=torch.channels_last)
+                inputs = DISTORTIONS[distortion](normalize(images[batch]), draw).to(memory_format=torch.channels_last)
                 features = judge.features(inputs)
                 logits = judge.classify(F.dropout(features, 0.3))  # many features each know a class, not a few
                 loss = F.cross_entropy(logits, labels[batch])
@@ -76,7 +76,7 @@ def train_judge(
     judge = scaled(judge.to(memory_format=torch.contiguous_format).fused(), images)
     judge.to(memory_format=torch.channels_last)
     judge.test_accuracy = accuracy(judge, test_images, test_labels)
-    judge.recipe = {"seed": seed, "epochs": epochs, "augment": augment}
+    judge.recipe = {"seed": seed, "epochs": epochs, "augment": distortion}  # its name in the files shipped
     to_bytes(judge)  # gives it its hash, by which scores name it
     return judge
 
@@ -124,7 +124,7 @@ def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> T
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+DISTORTIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "affine": move_a_little,
     "shift": shift_and_mirror,
 }
