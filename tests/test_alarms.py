@@ -25,7 +25,7 @@ class Painter(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
         self.levels, self.noise = torch.tensor(levels), noise
 
-    def forward(self, z):
+    def forward(self, z, labels=None):
         which = (z[:, 0].erf() + 1).mul(len(self.levels) / 2).long().clamp(0, len(self.levels) - 1)
         level = self.levels[which].view(-1, 1, 1, 1)
         texture = self.noise * (z @ torch.randn(z.shape[1], 64, generator=torch.Generator().manual_seed(0)))
@@ -40,7 +40,7 @@ class Copier(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
         self.images = normalize(Shades().read(None, "train")[0])
 
-    def forward(self, z):
+    def forward(self, z, labels=None):
         which = (z[:, 0].div(2**0.5).erf() + 1).mul(len(self.images) / 2).long().clamp(0, len(self.images) - 1)
         return self.images[which] + self.offset
 
@@ -52,7 +52,7 @@ class Won(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(20.0))
 
-    def forward(self, images):
+    def forward(self, images, labels=None):
         return self.scale * images.flatten(1).mean(dim=1)
 
 
@@ -179,6 +179,13 @@ def test_a_healthy_run_raises_nothing_and_logs_zeros(caplog):
     assert {tag: set(values) for tag, values in logged.items() if tag.startswith("alarm/")} == {
         f"alarm/{name}": {0.0} for name in ("discriminator_won", "vanishing_gradient", "exploding_gradient")
     }
+
+
+def test_without_probabilities_nobody_says_that_the_discriminator_has_won(caplog):
+    state = {tag: value for tag, value in WON.items() if not tag.startswith("prob/")}
+    logged = watch([state | {"grad_norm/generator": 1e5}] * 4, patience=2)
+    assert "alarm/discriminator_won" not in logged
+    assert logged["alarm/exploding_gradient"] == [0, 0, 1, 1]  # the others are on
 
 
 def test_alarms_look_at_logging_intervals_only():

@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -8,7 +9,8 @@ from test_gan import fit, small_gan
 
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
-from gan_lightning.callbacks.tensorboard import Dashboard, flatten
+from gan_lightning.callbacks.tensorboard import Dashboard, flatten, hyperparameters
+from gan_lightning.losses import Hinge, NonSaturating
 
 CONFIG = {
     "seed": 3,
@@ -19,9 +21,9 @@ CONFIG = {
 }
 
 
-def dashboard(folder, iterations=4):
+def dashboard(folder, iterations=4, **settings):
     trainer = fit(
-        small_gan(),
+        small_gan(**settings),
         folder,
         iterations,
         callbacks=[Scalars(), Pictures(num_images=4), Dashboard(CONFIG, {"model": "mlp", "logger": "tensorboard"})],
@@ -38,13 +40,15 @@ def text(events, tag):
     return event.tensor_proto.string_val[0].decode()
 
 
-def test_custom_scalars_put_both_networks_on_one_chart_of_tags_that_exist(tmp_path):
-    _, events = dashboard(tmp_path)
+@pytest.mark.parametrize("loss", [NonSaturating(), Hinge()])
+def test_custom_scalars_put_both_networks_on_one_chart_of_tags_that_exist(tmp_path, loss):
+    _, events = dashboard(tmp_path, loss=loss)
     (event,) = events.Tensors("custom_scalars__config__")
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert charts["losses"] == ["loss/discriminator", "loss/generator"]
-    assert charts["mean D(x) and D(G(z))"] == ["prob/real", "prob/fake"]
+    assert charts["mean logits"] == ["logit/real", "logit/fake"]
+    assert ("mean D(x) and D(G(z))" in charts) == loss.has_probabilities
     assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
 
 
@@ -98,3 +102,13 @@ def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
     assert flat["model.generator.hidden"] == "[256, 512]"
     assert flat["ema"] == "None"
     json.dumps(flat)
+
+
+def test_hparams_have_a_column_for_every_choice_of_what_is_trained():
+    from gan_lightning.paths import groups
+
+    watching = {"callbacks", "logger", "metrics", "sweep", "trainer"}
+    choices = {group: "some" for group in groups() if "/" not in group}
+    assert hyperparameters(choices, {}).keys() == choices.keys() - watching
+    config = {"augment": {"_target_": "a", "strength": 0.5}, "constraint": {"limit": 0.01}, "logger": {"name": "x"}}
+    assert hyperparameters({}, config) == {"augment.strength": 0.5, "constraint.limit": 0.01}

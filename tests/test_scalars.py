@@ -9,8 +9,8 @@ from test_gan import BATCH_SIZE, BATCHES, fit, small_gan
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.checkpoints import Checkpoints
-from gan_lightning.callbacks.scalars import Scalars, gradient_norm
-from gan_lightning.losses import NonSaturating
+from gan_lightning.callbacks.scalars import Scalars, accuracy, gradient_norm
+from gan_lightning.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
 from gan_lightning.penalties import R1
 
 
@@ -107,6 +107,8 @@ def test_values_are_those_of_the_iteration_they_stand_at(tmp_path):
             "loss/discriminator": then["d_loss"],
             "loss/generator": then["g_loss"],
             "loss/penalty": then["penalty"],
+            "logit/real": real_logits.mean(),
+            "logit/fake": fake_logits.mean(),
             "prob/real": (1 / (1 + (-real_logits).exp())).mean(),
             "prob/fake": (1 / (1 + (-fake_logits).exp())).mean(),
             "accuracy/discriminator": told_apart / (2 * BATCH_SIZE),
@@ -121,6 +123,32 @@ def test_values_are_those_of_the_iteration_they_stand_at(tmp_path):
                 dict(scalars[tag])[step], float(value), rtol=1e-5, atol=1e-7, msg=lambda text, tag=tag: f"{tag}: {text}"
             )
     assert scalars["loss/discriminator"][0] != scalars["loss/discriminator"][1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "right"),  # of logits 0.6, 0.4, -1 of real and 0.7, 0.2, -2 of generated images
+    [
+        (NonSaturating(), 3 / 6),
+        (Hinge(), 3 / 6),
+        (LeastSquares(), 3 / 6),
+        (Wasserstein(), 2 / 3),
+        (Relativistic(), 2 / 3),
+    ],
+)
+def test_accuracy_is_by_the_threshold_of_the_loss_or_by_pairs(loss, right):
+    real_logits, fake_logits = torch.tensor([0.6, 0.4, -1.0]), torch.tensor([0.7, 0.2, -2.0])
+    assert accuracy(loss, real_logits, fake_logits).item() == pytest.approx(right)
+
+
+def test_threshold_of_least_squares_lies_between_its_targets():
+    assert accuracy(LeastSquares(), torch.tensor([0.9, 0.4]), torch.tensor([0.1, 0.4])) == 3 / 4
+
+
+@pytest.mark.parametrize("loss", [LeastSquares(), Hinge(), Wasserstein(), Relativistic()])
+def test_what_is_no_probability_is_not_logged_as_one(tmp_path, loss):
+    scalars = logged(tmp_path, small_gan(loss=loss, penalty=R1(0.3)), iterations=1, every=1)
+    assert {"logit/real", "logit/fake", "accuracy/discriminator"} <= scalars.keys()
+    assert not [tag for tag in scalars if tag.startswith("prob/")]
 
 
 def test_penalty_is_logged_beside_the_loss_and_only_where_there_is_one(tmp_path):

@@ -34,7 +34,7 @@ class Alarms(Callback):
     | mode_collapse | a class is missing among the samples, or one is drawn over twice as often as in the data |
     | dead_generator | the samples differ from their mean by less than a tenth of what real images do |
     | memorisation | over a tenth of the samples are too near to one training image; of real ones it is a hundredth |
-    | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations |
+    | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations, if those are probabilities |
     | vanishing_gradient, exploding_gradient | a gradient's norm below 1e-6 or above 1e3 for `patience` iterations |
 
     The first three look at every evaluation, the others at every logging interval.
@@ -56,14 +56,12 @@ class Alarms(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
         now, every = trainer.callback_metrics, trainer.log_every_n_steps
-        if not every or gan.global_step % every or "prob/fake" not in now:  # the curves are off
+        if not every or gan.global_step % every or "grad_norm/discriminator" not in now:  # the curves are off
             return
         norms = [float(now[tag]) for tag in ("grad_norm/discriminator", "grad_norm/generator") if tag in now]
-        states = {
-            "discriminator_won": now["prob/fake"] < 0.02 and now["prob/real"] > 0.98,
-            "vanishing_gradient": min(norms) < 1e-6,
-            "exploding_gradient": max(norms) > 1e3,
-        }
+        states = {"vanishing_gradient": min(norms) < 1e-6, "exploding_gradient": max(norms) > 1e3}
+        if "prob/fake" in now:
+            states["discriminator_won"] = bool(now["prob/fake"] < 0.02 and now["prob/real"] > 0.98)
         alarms: dict[str, float] = {}
         for name, present in states.items():
             began = self.since.setdefault(name, gan.global_step) if present else self.since.pop(name, None)

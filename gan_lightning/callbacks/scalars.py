@@ -1,4 +1,4 @@
-"""The curves of a run: losses, probabilities, gradient norms, speed."""
+"""The curves of a run: losses, logits, gradient norms, speed."""
 
 import math
 import time
@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from gan_lightning.callbacks.checkpoints import diverged
+from gan_lightning.losses import Loss
 
 
 class Scalars(Callback):
@@ -17,8 +18,9 @@ class Scalars(Callback):
     | tag | what |
     | --- | --- |
     | loss/discriminator, loss/generator, loss/penalty | as minimised; the penalty beside D's loss, not in it |
-    | prob/real, prob/fake | mean D(x) and D(G(z)), sigmoid of the logits, before D's update |
-    | accuracy/discriminator | share of real and generated images that D tells apart |
+    | logit/real, logit/fake | mean of what D returns for real and generated images, before its update |
+    | prob/real, prob/fake | mean D(x) and D(G(z)), sigmoid of the logits, where the loss makes that a probability |
+    | accuracy/discriminator | share of images that D puts on the right side, or of pairs that it ranks right |
     | grad_norm/discriminator, grad_norm/generator | length of the gradient of the last update |
     | lr/discriminator, lr/generator | learning rates |
     | progress/images_per_second, progress/epoch | |
@@ -76,11 +78,13 @@ class Scalars(Callback):
         real_logits, fake_logits = self.latest["real_logits"].float(), self.latest["fake_logits"].float()
         scalars = {
             "loss/discriminator": self.latest["d_loss"],
-            "prob/real": real_logits.sigmoid().mean(),
-            "prob/fake": fake_logits.sigmoid().mean(),
-            "accuracy/discriminator": torch.cat([real_logits > 0, fake_logits < 0]).float().mean(),
+            "logit/real": real_logits.mean(),
+            "logit/fake": fake_logits.mean(),
+            "accuracy/discriminator": accuracy(gan.loss, real_logits, fake_logits),
             "grad_norm/discriminator": gradient_norm(gan.discriminator),
         }
+        if gan.loss.has_probabilities:
+            scalars |= {"prob/real": real_logits.sigmoid().mean(), "prob/fake": fake_logits.sigmoid().mean()}
         if "penalty" in self.latest:
             scalars["loss/penalty"] = self.latest["penalty"]
         return self.earlier | mean_over_devices(trainer, scalars | self.generators_turn(gan))
@@ -134,6 +138,13 @@ def final_scores(trainer: Trainer) -> dict[str, float]:
     """The last losses and metrics of a run, by tag."""
     latest = trainer.callback_metrics.items()
     return {tag: float(value) for tag, value in latest if tag.startswith(("loss/", "metrics/"))}
+
+
+def accuracy(loss: Loss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Share of images on the right side of the loss's threshold; where it has none, of pairs that are ranked right."""
+    if loss.threshold is None:
+        return (real_logits > fake_logits).float().mean()
+    return torch.cat([real_logits > loss.threshold, fake_logits < loss.threshold]).float().mean()
 
 
 def gradient_norm(network: nn.Module) -> Tensor:

@@ -10,14 +10,16 @@ from torch.utils.tensorboard.summary import hparams
 from gan_lightning.callbacks.network_table import markdown_table, network_rows
 from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.gan import GAN
+from gan_lightning.losses import Loss
 
-LAYOUT = {
-    "GAN": {
-        "losses": ["Multiline", ["loss/discriminator", "loss/generator"]],
-        "mean D(x) and D(G(z))": ["Multiline", ["prob/real", "prob/fake"]],
-        "gradient norms": ["Multiline", ["grad_norm/discriminator", "grad_norm/generator"]],
-    }
-}
+
+def layout(loss: Loss) -> dict[str, dict[str, list[Any]]]:
+    """Of the tab Custom Scalars: D and G on one chart."""
+    charts = {"losses": ["loss/discriminator", "loss/generator"], "mean logits": ["logit/real", "logit/fake"]}
+    if loss.has_probabilities:
+        charts["mean D(x) and D(G(z))"] = ["prob/real", "prob/fake"]
+    charts["gradient norms"] = ["grad_norm/discriminator", "grad_norm/generator"]
+    return {"GAN": {title: ["Multiline", tags] for title, tags in charts.items()}}
 
 
 def writers(trainer: Trainer) -> list[SummaryWriter]:
@@ -44,7 +46,7 @@ class Dashboard(Callback):
             return  # a resumed run has all this in its event files
         networks = network_rows(gan)
         for writer in writers(trainer):
-            writer.add_custom_scalars(LAYOUT)
+            writer.add_custom_scalars(layout(gan.loss))
             writer.add_text("config", as_markdown(self.config))
             for name, rows in networks.items():
                 writer.add_text(name, markdown_table(rows))
@@ -58,10 +60,23 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_summary(summary)
 
 
-GROUPS = ("data", "experiment", "loss", "model", "optimizer", "penalty", "schedule")
+GROUPS = (
+    *("augment", "conditioning", "constraint", "data", "experiment", "loss", "model", "optimizer", "penalty"),
+    "schedule",
+)
 KEYS = (
     *("seed", "latent_dim", "n_critic", "reuse_fake", "ema.", "data.batch_size", "data.replacement", "model."),
-    *("loss.", "penalty.", "optimizer.", "trainer.max_", "trainer.precision", "trainer.devices"),
+    *(
+        "augment.",
+        "conditioning.",
+        "constraint.",
+        "loss.",
+        "penalty.",
+        "optimizer.",
+        "trainer.max_",
+        "trainer.precision",
+        "trainer.devices",
+    ),
     *("schedule.", "max_gradient_norm", "trainer.sync_batchnorm"),
 )
 
