@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gan_lightning.gan import GAN
 
@@ -30,9 +31,15 @@ def _rows(network: nn.Module, inputs: Tensor) -> list[Row]:
 
     def note(layer: nn.Module, _: object, output: Tensor) -> None:
         shape = " x ".join(str(size) for size in output.shape[1:]) or "1"
-        rows.append(Row(type(layer).__name__, shape, sum(p.numel() for p in layer.parameters())))
+        name = type_before_parametrizations(layer).__name__  # with spectral norm it is another
+        rows.append(Row(name, shape, sum(p.numel() for p in layer.parameters())))
 
-    hooks = [layer.register_forward_hook(note) for layer in network.modules() if not list(layer.children())]
+    layers = [
+        layer
+        for name, layer in network.named_modules()
+        if "parametrizations" not in name and (is_parametrized(layer) or not list(layer.children()))
+    ]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     was_training = network.training
     network.eval()  # looking must not move BatchNorm's statistics
     network(inputs.to(next(network.parameters()).dtype))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from gan_lightning.models.init import initialize
+from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
 
 def _smallest_size(image_shape: Sequence[int]) -> int:
@@ -69,13 +70,20 @@ class Discriminator(nn.Module):
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the first layer; the second has twice as many.
         batch_norm: as in the paper. A gradient penalty asks for the slope at each image alone, and wants it off.
+        spectral_norm, minibatch_std: see `models/layers.py`.
 
     Raises:
         ValueError: if the image is not square or S is not divisible by 4.
     """
 
     def __init__(
-        self, image_shape: Sequence[int], base_channels: int = 64, batch_norm: bool = True, init: str = "dcgan"
+        self,
+        image_shape: Sequence[int],
+        base_channels: int = 64,
+        batch_norm: bool = True,
+        spectral_norm: bool = False,
+        minibatch_std: bool = False,
+        init: str = "dcgan",
     ) -> None:
         super().__init__()
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
@@ -87,10 +95,13 @@ class Discriminator(nn.Module):
             nn.Conv2d(c, 2 * c, kernel_size=4, stride=2, padding=1, bias=not batch_norm),  # (B, 2c, S/4, S/4)
             *([nn.BatchNorm2d(2 * c)] if batch_norm else []),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(2 * c, 1, kernel_size=size),  # (B, 1, 1, 1)
+            *([MinibatchStd()] if minibatch_std else []),  # (B, 2c + 1, S/4, S/4)
+            nn.Conv2d(2 * c + minibatch_std, 1, kernel_size=size),  # (B, 1, 1, 1)
             nn.Flatten(start_dim=0),
         )
         initialize(self, init)
+        if spectral_norm:
+            add_spectral_norm(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B,) logits."""

@@ -10,6 +10,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gan_lightning.models.init import initialize
+from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
 
 def _hidden_layers(sizes: Sequence[int], negative_slope: float, dropout: float) -> list[nn.Module]:
@@ -63,6 +64,7 @@ class Discriminator(nn.Module):
         hidden: widths of the hidden layers, from the image to the logit.
         negative_slope: LeakyReLU's slope for negative inputs; 0 is ReLU.
         dropout: share of hidden units that is dropped in training.
+        spectral_norm, minibatch_std: see `models/layers.py`.
         init: initial weights, a name in `models/init.py`.
     """
 
@@ -72,6 +74,8 @@ class Discriminator(nn.Module):
         hidden: Sequence[int] = (512, 256),
         negative_slope: float = 0.2,
         dropout: float = 0.0,
+        spectral_norm: bool = False,
+        minibatch_std: bool = False,
         init: str = "default",
     ) -> None:
         super().__init__()
@@ -79,9 +83,14 @@ class Discriminator(nn.Module):
             raise ValueError(f"model.discriminator.dropout={dropout} must lie in [0, 1); try 0.4")
         sizes = [math.prod(image_shape), *hidden]
         self.layers = nn.Sequential(
-            nn.Flatten(), *_hidden_layers(sizes, negative_slope, dropout), nn.Linear(sizes[-1], 1)
+            nn.Flatten(),
+            *_hidden_layers(sizes, negative_slope, dropout),
+            *([MinibatchStd()] if minibatch_std else []),
+            nn.Linear(sizes[-1] + minibatch_std, 1),
         )
         initialize(self, init)
+        if spectral_norm:
+            add_spectral_norm(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B,) logits."""
