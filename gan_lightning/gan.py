@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.augment import Augment
+from gan_lightning.combinations import check_combination
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.latent import draw
@@ -55,7 +56,8 @@ class GAN(LightningModule):
         networks: the config that builds the two networks, kept in checkpoints so that they can be loaded alone.
 
     Raises:
-        ValueError: if latent_dim or n_critic is below 1, or max_gradient_norm is not positive.
+        ValueError: if latent_dim or n_critic is below 1, max_gradient_norm is not positive, or the constraint does not
+            go with the discriminator.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class GAN(LightningModule):
         self.conditioning = conditioning or Conditioning()
         self.penalty = penalty
         self.constraint = constraint
+        check_combination(discriminator, self.loss, penalty, constraint)
         self.augment = augment
         self.ema = ema
         if ema:
@@ -104,7 +107,7 @@ class GAN(LightningModule):
         self.seed = seed
         self.networks = networks
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Step:
+    def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
         """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
         real, labels = batch
         labels = labels if self.conditioning.num_classes else None  # generated images are of the real ones' classes
@@ -132,9 +135,9 @@ class GAN(LightningModule):
             self.discriminator.requires_grad_(False)  # its weights need no gradient here
             if not self.reuse_fake:
                 fake = self.generator(self.sample_latent(real), labels)
-            real_logits = self.logits(real, labels) if self.loss.needs_real_logits else None
+            paired_logits = self.logits(real, labels) if self.loss.needs_real_logits else None
             fake_logits, fake_class_loss = self.discriminate(fake, labels)
-            step["g_loss"] = self.loss.generator(real_logits, fake_logits) + fake_class_loss
+            step["g_loss"] = self.loss.generator(paired_logits, fake_logits) + fake_class_loss
             # The bare optimizer: a step through Lightning's wrapper would count as another iteration.
             self.descend(generator_optimizer, step["g_loss"], wrapped=False)
             self.discriminator.requires_grad_(True)
@@ -174,16 +177,19 @@ class GAN(LightningModule):
 
     def sample_latent(self, real: Tensor) -> Tensor:
         """z ~ N(0, I) for as many images as `real`.   # (B, Z)"""
-        return self._draw(torch.randn, real, self.latent_dim, self.noise)
+        return self._draw(torch.randn, real, self.latent_dim, self.noise, real.dtype)
 
     def sample_uniform(self, images: Tensor, num: int) -> Tensor:
         """Numbers in [0, 1) for as many images, for what chance has a part in besides z.   # (B, num)"""
-        return self._draw(torch.rand, images, num, self.chance)
+        dtype = torch.promote_types(images.dtype, torch.float32)  # bfloat16 knows 256 numbers in [0, 1)
+        return self._draw(torch.rand, images, num, self.chance, dtype)
 
-    def _draw(self, draw: Callable[..., Tensor], images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    def _draw(
+        self, draw: Callable[..., Tensor], images: Tensor, num: int, generator: torch.Generator, dtype: torch.dtype
+    ) -> Tensor:
         """This device's rows of the whole batch's numbers, so that several devices draw what one would."""
         size = len(images)
-        whole = draw(size * self.trainer.world_size, num, generator=generator, device=images.device, dtype=images.dtype)
+        whole = draw(size * self.trainer.world_size, num, generator=generator, device=images.device, dtype=dtype)
         return whole[size * self.global_rank :][:size]
 
     def descend(self, optimizer: LightningOptimizer, loss: Tensor, wrapped: bool = True) -> None:

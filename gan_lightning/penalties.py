@@ -20,7 +20,7 @@ Schedule = Callable[[int, float], float]
 class Penalty(Protocol):
     """What any penalty has."""
 
-    schedule: Schedule | None  # how its weight changes over the run, see `schedules.py`
+    schedule: Schedule | None = None  # how its weight changes over the run, see `schedules.py`; None: not at all
 
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor: ...
 
@@ -31,13 +31,15 @@ class Constraint(Protocol):
     def __call__(self, discriminator: nn.Module) -> None: ...
 
 
-class R1:
-    """Zero-centred gradient penalty on real images. Mescheder et al. 2018, equation 9. https://arxiv.org/abs/1801.04406
-
-    `R1 = weight / 2 * E[ ||grad_x D(x)||^2 ]`, D on logits and x real.
+class WeightedPenalty(Penalty):
+    """A penalty of a weight.
 
     Args:
-        weight: gamma in the paper. 0.3 suits 28x28 images in [-1, 1]; it scales with the number of pixels.
+        weight: factor, as in the penalty's formula.
+        schedule: (iteration, iterations in all) -> factor on the weight; None: the weight as it is.
+
+    Raises:
+        ValueError: if the weight is not positive.
     """
 
     def __init__(self, weight: float, schedule: Schedule | None = None) -> None:
@@ -46,8 +48,92 @@ class R1:
         self.weight = weight
         self.schedule = schedule
 
+
+class GradientPenalty(WeightedPenalty):
+    """WGAN-GP. Gulrajani et al. 2017, equation 3. https://arxiv.org/abs/1704.00028
+
+    `GP = weight * E[ (||grad_x D(x)|| - 1)^2 ]`, x = u * real + (1 - u) * fake, u uniform in [0, 1) for each pair.
+
+    Weight: lambda in the paper, which takes 10.
+    """
+
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
-        with torch.autocast(real.device.type, enabled=False):  # a squared gradient needs float32
-            real = real.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(logits(real, labels).sum(), real, create_graph=True)
-            return self.weight / 2 * gradient.square().sum(dim=(1, 2, 3)).mean()
+        u = mix.view(-1, 1, 1, 1)
+        gradient = slope(logits, (u * real + (1 - u) * fake).to(real.dtype), labels)
+        # Not the root of a sum of squares: its derivative at zero is infinite, vector_norm's is 0.
+        return self.weight * (torch.linalg.vector_norm(gradient, dim=(1, 2, 3)) - 1).square().mean()
+
+
+class R1(WeightedPenalty):
+    """Zero-centred gradient penalty on real images. Mescheder et al. 2018, equation 9. https://arxiv.org/abs/1801.04406
+
+    `R1 = weight / 2 * E[ ||grad_x D(x)||^2 ]`, D on logits and x real.
+
+    Weight: gamma in the paper. 0.3 suits 28x28 images in [-1, 1]; it scales with the number of pixels.
+    """
+
+    def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
+        return self.weight / 2 * mean_squared_slope(logits, real, labels)
+
+
+class R2(WeightedPenalty):
+    """Zero-centred gradient penalty on generated images. Mescheder et al. 2018, equation 10. https://arxiv.org/abs/1801.04406
+
+    `R2 = weight / 2 * E[ ||grad_x D(x)||^2 ]`, D on logits and x generated.
+    """
+
+    def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
+        # Under autocast G's images are bfloat16.
+        return self.weight / 2 * mean_squared_slope(logits, fake.to(real.dtype), labels)
+
+
+class R1R2(WeightedPenalty):
+    """R1 and R2 with one weight. R3GAN, Huang et al. 2024, section 2.2. https://arxiv.org/abs/2501.05441
+
+    `weight / 2 * ( E[ ||grad_x D(x)||^2 ] + E[ ||grad_x D(G(z))||^2 ] )`
+
+    Weight: gamma in the paper, which lets it fall to a tenth: a schedule.
+    """
+
+    def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
+        on_real = mean_squared_slope(logits, real, labels)
+        return self.weight / 2 * (on_real + mean_squared_slope(logits, fake.to(real.dtype), labels))
+
+
+def slope(logits: Logits, images: Tensor, labels: Tensor | None) -> Tensor:
+    """The gradient of each logit by its image, in float32 under autocast too. It can be differentiated again.
+
+    Returns:
+        (B, C, H, W), of the images' dtype.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(logits(images, labels).sum(), images, create_graph=True)
+    return gradient
+
+
+def mean_squared_slope(logits: Logits, images: Tensor, labels: Tensor | None) -> Tensor:
+    """`E[ ||grad_x D(x)||^2 ]` over these images."""
+    return slope(logits, images, labels).square().sum(dim=(1, 2, 3)).mean()
+
+
+class WeightClipping:
+    """Holds every weight of D in [-limit, limit]. WGAN, Arjovsky et al. 2017, algorithm 1. https://arxiv.org/abs/1701.07875
+
+    Args:
+        limit: c in the paper, which takes 0.01.
+
+    Raises:
+        ValueError: if the limit is not positive.
+    """
+
+    def __init__(self, limit: float = 0.01) -> None:
+        if limit <= 0:
+            raise ValueError(f"constraint.limit={limit} must be positive; to train without: constraint=none")
+        self.limit = limit
+
+    @torch.no_grad()
+    def __call__(self, discriminator: nn.Module) -> None:
+        weights: list[Tensor] = list(discriminator.parameters())
+        torch._foreach_clamp_min_(weights, -self.limit)
+        torch._foreach_clamp_max_(weights, self.limit)

@@ -1,18 +1,18 @@
-"""How the learning rates change over a run.
+"""How a number changes over a run: the learning rates of both networks, or the weight of a penalty.
 
 A schedule is called as `schedule(iteration, total)` before iteration number `iteration`, counted from 0, of a run of
-`total` (infinity where the run has no end), and returns the factor on the learning rates of both networks. It has no
-state: a run resumes anywhere.
+`total` (infinity where the run has no end), and returns the factor on that number. It has no state: a run resumes
+anywhere.
 """
 
 import math
 
 
 class Constant:
-    """The learning rates as they are, after a linear warm-up.
+    """The number as it is, after a linear warm-up.
 
     Args:
-        warmup: iterations in which the rates grow linearly to their full size.
+        warmup: iterations in which it grows linearly to its full size.
 
     Raises:
         ValueError: if warmup is negative; when called, if the run ends before it.
@@ -35,31 +35,41 @@ class Constant:
         return 1.0
 
 
-class Linear(Constant):
-    """Falls in a straight line to 0 at the end of the run. `1 - t / T`"""
+class Falling(Constant):
+    """Falls from 1 to `final` at the end of the run.
 
-    def __call__(self, iteration: int, total: float) -> float:
-        _check_end(total)
-        return super().__call__(iteration, total)
+    Args:
+        warmup: as above.
+        final: factor at the end, 0 or more.
 
-    def factor(self, progress: float) -> float:
-        return 1 - progress
-
-
-class Cosine(Constant):
-    """Half a cosine from 1 to 0. Loshchilov & Hutter 2017, without restarts. https://arxiv.org/abs/1608.03983
-
-    `(1 + cos(pi t / T)) / 2`
+    Raises:
+        ValueError: if warmup or final is negative; when called, if the run has no end or ends before the warm-up.
     """
 
+    def __init__(self, warmup: int = 0, final: float = 0.0) -> None:
+        super().__init__(warmup)
+        if final < 0:
+            raise ValueError(f"schedule.final={final} must be 0 or more")
+        self.final = final
+
     def __call__(self, iteration: int, total: float) -> float:
-        _check_end(total)
+        if total == math.inf:
+            raise ValueError("trainer.max_epochs=-1: a schedule that falls needs an end; set trainer.max_epochs")
         return super().__call__(iteration, total)
 
+
+class Linear(Falling):
+    """In a straight line. `final + (1 - final) (1 - t / T)`"""
+
     def factor(self, progress: float) -> float:
-        return (1 + math.cos(math.pi * progress)) / 2
+        return self.final + (1 - self.final) * (1 - progress)
 
 
-def _check_end(total: float) -> None:
-    if total == math.inf:
-        raise ValueError("trainer.max_epochs=-1: a learning rate that falls needs an end; set trainer.max_epochs")
+class Cosine(Falling):
+    """Along half a cosine. Loshchilov & Hutter 2017, without restarts. https://arxiv.org/abs/1608.03983
+
+    `final + (1 - final) (1 + cos(pi t / T)) / 2`
+    """
+
+    def factor(self, progress: float) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2

@@ -94,6 +94,8 @@ def build_gan(config: DictConfig) -> GAN:
         discriminator=instantiate(config.model.discriminator),
         loss=instantiate(config.loss),
         penalty=instantiate(config.penalty) or None,  # penalty=none is an empty file
+        constraint=instantiate(config.constraint) or None,
+        augment=instantiate(config.augment) or None,
         ema=instantiate(config.ema),
         generator_optimizer=instantiate(config.optimizer.generator),
         discriminator_optimizer=instantiate(config.optimizer.discriminator),

@@ -29,6 +29,11 @@ RECIPES = {
     "dcgan": ("model=dcgan", "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
     "critic": ("n_critic=5", "penalty=none"),
     "day22": ("experiment=mlp_day22", "data.batch_size=64", "trainer.max_steps=-1"),
+    "steadied": (
+        *("loss=relativistic", "penalty=r1_r2", "+schedule@penalty.schedule=cosine", "augment=diffaugment"),
+        *("model.discriminator.spectral_norm=true", "model.discriminator.minibatch_std=true"),
+    ),
+    "wgan": ("loss=wasserstein", "penalty=gradient_penalty", "n_critic=2"),
     "schedule": ("schedule=cosine", "schedule.warmup=3", "max_gradient_norm=0.5", "reuse_fake=true"),
 }
 

@@ -17,6 +17,9 @@ from gan_lightning.schedules import Constant, Cosine, Linear
         (Linear(warmup=2), [1 / 3, 2 / 3, 1, 0.5]),
         (Cosine(), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]),
         (Cosine(warmup=2), [1 / 3, 2 / 3, 1, 0.5]),
+        (Linear(final=0.2), [1, 0.8, 0.6, 0.4]),
+        (Cosine(final=0.1), [1, 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2, 0.55, 0.1 + 0.9 * (1 - math.sqrt(0.5)) / 2]),
+        (Linear(final=2.0), [1, 1.25, 1.5, 1.75]),
     ],
 )
 def test_factors_of_four_iterations(schedule, factors):
@@ -27,6 +30,12 @@ def test_factors_of_four_iterations(schedule, factors):
 def test_negative_warmup_is_refused_by_its_key(schedule):
     with pytest.raises(ValueError, match=r"^schedule\.warmup=-1 must be 0 or more"):
         schedule(warmup=-1)
+
+
+@pytest.mark.parametrize("schedule", [Linear, Cosine])
+def test_negative_final_factor_is_refused_by_its_key(schedule):
+    with pytest.raises(ValueError, match=r"^schedule\.final=-0\.1 must be 0 or more"):
+        schedule(final=-0.1)
 
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine])

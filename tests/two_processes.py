@@ -1,4 +1,6 @@
-"""Train small GANs with every loss and penalty of conf/, and every order of turns; under torchrun on its processes.
+"""Train small GANs with every loss and penalty of conf/, whatever else the step can have, and every order of turns.
+
+Under torchrun on its processes:
 
 torchrun --nproc-per-node 2 tests/two_processes.py FOLDER      # FOLDER/0.pt and FOLDER/1.pt, one of each rank
 
@@ -8,6 +10,7 @@ And score one: FOLDER/scores.json.
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,15 +29,24 @@ from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
 from gan_lightning.paths import conf_dir, options
+from gan_lightning.schedules import Linear
 
+OBJECTIVES = [(loss, "r1") for loss in options("loss")] + [
+    ("non_saturating", penalty) for penalty in options("penalty")
+]
 CASES = {
     f"{loss}, {penalty}, {'' if batch_norm else 'no '}BatchNorm": {
         "loss": loss, "penalty": penalty, "batch_norm": batch_norm
     }
-    for loss in options("loss")
-    for penalty in options("penalty")
+    for loss, penalty in OBJECTIVES
     for batch_norm in (True, False)
 } | {
+    "weight clipping": {"loss": "wasserstein", "penalty": "none", "constraint": "weight_clipping", "batch_norm": False},
+    "augmentation": {"augment": "diffaugment", "penalty": "r1_r2"},
+    "spectral norm": {"loss": "hinge", "penalty": "none", "steady": ("spectral_norm",), "batch_norm": False},
+    "spectral norm, penalty": {"penalty": "gradient_penalty", "steady": ("spectral_norm",), "batch_norm": False},
+    "minibatch deviation": {"penalty": "r1_r2", "steady": ("minibatch_std",), "batch_norm": False},
+    "schedule of the weight": {"weight_schedule": Linear()},
     "n_critic 3": {"n_critic": 3},
     "reuse_fake": {"reuse_fake": True},
     "n_critic 3, reuse_fake": {"n_critic": 3, "reuse_fake": True},
@@ -44,7 +56,7 @@ OWN_BATCH_NORM = "each its own BatchNorm"  # trainer.sync_batchnorm=false: not t
 
 
 def build(group: str, option: str) -> object:
-    """A loss or penalty as conf/ has it."""
+    """A loss, penalty, … as conf/ has it."""
     return instantiate(OmegaConf.load(conf_dir() / group / f"{option}.yaml")) or None
 
 
@@ -54,7 +66,11 @@ def train(
     iterations: int = 6,
     loss: str = "non_saturating",
     penalty: str = "r1",
+    constraint: str = "none",
+    augment: str = "none",
+    weight_schedule: Callable[[int, float], float] | None = None,
     batch_norm: bool = True,
+    steady: Sequence[str] = (),
     sync: bool = True,
     **settings: object,
 ) -> dict[str, Tensor]:
@@ -63,13 +79,17 @@ def train(
     generator = dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4) if batch_norm else mlp.Generator(LATENT_DIM, SHAPE)
     gan = GAN(
         generator,
-        dcgan.Discriminator(SHAPE, base_channels=4, batch_norm=batch_norm),
+        dcgan.Discriminator(SHAPE, base_channels=4, batch_norm=batch_norm, **dict.fromkeys(steady, True)),
         loss=build("loss", loss),  # type: ignore[arg-type]
         penalty=build("penalty", penalty),  # type: ignore[arg-type]
+        constraint=build("constraint", constraint),  # type: ignore[arg-type]
+        augment=build("augment", augment),  # type: ignore[arg-type]
         ema=EMA(),
         latent_dim=LATENT_DIM,
         **settings,  # type: ignore[arg-type]
     )
+    if weight_schedule:
+        gan.penalty.schedule = weight_schedule
     several = {"strategy": "ddp_find_unused_parameters_true", "callbacks": [SameBuffers()]} if world_size > 1 else {}
     if several and sync:
         several["plugins"] = [SyncBatchNorm()]
