@@ -201,7 +201,19 @@ def test_glossary_has_every_tag_and_no_other():
     }  # tests/test_pictures.py has them from an event file
     scored = {f"metrics/{name}" for name in ROWS} | {"histogram/classes"}
     alarms = {f"alarm/{name}" for name in ADVICE}
-    families = ("loss", "prob", "accuracy", "grad_norm", "lr", "progress", "samples", "metrics", "histogram", "alarm")
+    families = (
+        "loss",
+        "logit",
+        "prob",
+        "accuracy",
+        "grad_norm",
+        "lr",
+        "progress",
+        "samples",
+        "metrics",
+        "histogram",
+        "alarm",
+    )
     glossary = set(re.findall(rf"`((?:{'|'.join(families)})/\w+)`", README))
     assert (
         glossary - {"samples/epoch_0000", "samples/training"} == logged | shown | scored | alarms
