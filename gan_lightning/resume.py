@@ -65,8 +65,9 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
 
 
 def _has_end_in_schedule(config: DictConfig) -> bool:
-    """Does the learning rate of an iteration depend on how many there are to be?"""
-    return not config.schedule._target_.endswith("Constant")
+    """Does a number in an iteration depend on how many there are to be?"""
+    targets = (OmegaConf.select(config, f"{key}._target_") for key in ("schedule", "penalty.schedule"))
+    return any(target and not target.endswith("Constant") for target in targets)
 
 
 def keep_end(config: DictConfig) -> None:

@@ -93,9 +93,9 @@ def build_gan(config: DictConfig) -> GAN:
         generator=instantiate(config.model.generator),
         discriminator=instantiate(config.model.discriminator),
         loss=instantiate(config.loss),
-        penalty=instantiate(config.penalty) or None,  # penalty=none is an empty file
-        constraint=instantiate(config.constraint) or None,
-        augment=instantiate(config.augment) or None,
+        penalty=build_part(config, "penalty"),
+        constraint=build_part(config, "constraint"),
+        augment=build_part(config, "augment"),
         ema=instantiate(config.ema),
         generator_optimizer=instantiate(config.optimizer.generator),
         discriminator_optimizer=instantiate(config.optimizer.discriminator),
@@ -107,6 +107,19 @@ def build_gan(config: DictConfig) -> GAN:
         seed=config.seed,
         networks=plain(config.model),
     )
+
+
+def build_part(config: DictConfig, group: str) -> Any:
+    """What the option of a group stands for; None for `none`, whose file is empty.
+
+    Raises:
+        ValueError: if `none` is given a setting, which would be ignored.
+    """
+    from hydra.utils import instantiate
+
+    if config[group] and "_target_" not in config[group]:
+        raise ValueError(f"{group}={{{', '.join(config[group])}: …}}: {group}=none has no settings; choose a {group}")
+    return instantiate(config[group]) or None
 
 
 def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trainer:

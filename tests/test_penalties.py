@@ -225,6 +225,13 @@ def test_schedule_is_set_from_the_command_line(compose):
     assert build_gan(compose()).penalty.schedule is None
 
 
+def test_schedule_for_no_penalty_is_refused(compose):
+    from gan_lightning.train import build_gan
+
+    with pytest.raises(ValueError, match=r"penalty=\{schedule: .*penalty=none has no settings; choose a penalty"):
+        build_gan(compose("penalty=none", "+schedule@penalty.schedule=cosine"))
+
+
 # --- Weight clipping -----------------------------------------------------------------------------------------
 
 

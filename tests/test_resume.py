@@ -372,11 +372,11 @@ def test_what_says_the_same_is_left_out(saved, override):
     assert len(overrides) == 3
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["schedule=linear", "schedule=cosine", "+schedule@penalty.schedule=cosine"])
 @pytest.mark.parametrize("end", ["trainer.max_epochs=100", "trainer.max_steps=100"])
-def test_the_end_may_not_move_where_the_learning_rate_depends_on_it(saved, schedule, end):
+def test_the_end_may_not_move_where_a_schedule_depends_on_it(saved, schedule, end):
     with pytest.raises(ValueError, match=rf": {end} would make it another run"):
-        resumed_overrides([saved(f"schedule={schedule}"), end])
+        resumed_overrides([saved(schedule), end])
 
 
 @pytest.mark.parametrize("flag", ["--config-path=.", "-m"])
