@@ -106,6 +106,7 @@ def test_table_has_every_layer_with_its_shape_and_parameters():
         ("Linear", "16", 65 * 16),
         ("LeakyReLU", "16", 0),
         ("Linear", "1", 17),
+        ("Flatten", "1", 0),
     ]
     total = sum(parameter.numel() for parameter in gan.discriminator.parameters())
     assert f"**{total:,}**" in markdown_table(network_rows(gan)["discriminator"])

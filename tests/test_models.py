@@ -66,7 +66,7 @@ def test_default_mlp_has_the_layers_and_parameters_of_the_course_page():
         "Tanh",
     ]
     assert [type(layer).__name__ for layer in discriminator.layers] == [
-        "Flatten", "Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear",
+        "Flatten", "Linear", "LeakyReLU", "Linear", "LeakyReLU", "Linear", "Flatten",
     ]  # fmt: skip
 
 

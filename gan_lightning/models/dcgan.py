@@ -3,13 +3,14 @@
 The paper's rules (section 3): strided and transposed convolutions only, BatchNorm except at G's output and D's
 input, ReLU in G, LeakyReLU 0.2 in D, weights N(0, 0.02). Two stages in place of four: 28x28 is 7x7 doubled twice.
 
-Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels.
+Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classes.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gan_lightning.models.conditioning import ConditionalBatchNorm, Layers, head, put_beside
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
@@ -32,26 +33,45 @@ class Generator(nn.Module):
         latent_dim: Z.
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the last hidden layer; the one before has twice as many.
+        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        num_classes: K; 0 for `none`.
 
     Raises:
         ValueError: if the image is not square or S is not divisible by 4.
     """
 
     def __init__(
-        self, latent_dim: int, image_shape: Sequence[int], base_channels: int = 64, init: str = "dcgan"
+        self,
+        latent_dim: int,
+        image_shape: Sequence[int],
+        base_channels: int = 64,
+        init: str = "dcgan",
+        conditioning: str = "none",
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
         if c < 1:
             raise ValueError(f"model.generator.base_channels={c} must be 1 or more; try 64")
+        beside, latent_dim = put_beside(
+            "concat" if conditioning == "auxiliary" else conditioning, num_classes, (latent_dim,)
+        )
+
+        def norm(channels: int) -> nn.Module:
+            if conditioning == "projection":
+                return ConditionalBatchNorm(nn.BatchNorm2d(channels, affine=False), num_classes)
+            return nn.BatchNorm2d(channels)
+
         # No bias before BatchNorm, which has its own.
-        self.layers = nn.Sequential(
+        self.layers = Layers(
+            *beside,
             nn.Unflatten(1, (latent_dim, 1, 1)),
             nn.ConvTranspose2d(latent_dim, 2 * c, kernel_size=size, bias=False),  # (B, 2c, S/4, S/4)
-            nn.BatchNorm2d(2 * c),
+            norm(2 * c),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(2 * c, c, kernel_size=4, stride=2, padding=1, bias=False),  # (B, c, S/2, S/2)
-            nn.BatchNorm2d(c),
+            norm(c),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(c, channels, kernel_size=4, stride=2, padding=1),  # (B, C, S, S)
             nn.Tanh(),
@@ -60,7 +80,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, Z) -> (B, C, S, S) in [-1, 1]."""
-        return self.layers(z)
+        return self.layers(z, labels)
 
 
 class Discriminator(nn.Module):
@@ -71,6 +91,8 @@ class Discriminator(nn.Module):
         base_channels: channels of the first layer; the second has twice as many.
         batch_norm: as in the paper. A gradient penalty asks for the slope at each image alone, and wants it off.
         spectral_norm, minibatch_std: see `models/layers.py`.
+        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        num_classes: K; 0 for `none`.
 
     Raises:
         ValueError: if the image is not square or S is not divisible by 4.
@@ -84,25 +106,30 @@ class Discriminator(nn.Module):
         spectral_norm: bool = False,
         minibatch_std: bool = False,
         init: str = "dcgan",
+        conditioning: str = "none",
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
-        channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
+        self.num_classes = num_classes
+        size, c = _smallest_size(image_shape), base_channels
         if c < 1:
             raise ValueError(f"model.discriminator.base_channels={c} must be 1 or more; try 64")
-        self.layers = nn.Sequential(
+        beside, channels = put_beside(conditioning, num_classes, image_shape)
+        features = 2 * c + minibatch_std
+        self.layers = Layers(
+            *beside,
             nn.Conv2d(channels, c, kernel_size=4, stride=2, padding=1),  # (B, c, S/2, S/2)
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(c, 2 * c, kernel_size=4, stride=2, padding=1, bias=not batch_norm),  # (B, 2c, S/4, S/4)
             *([nn.BatchNorm2d(2 * c)] if batch_norm else []),
             nn.LeakyReLU(0.2, inplace=True),
             *([MinibatchStd()] if minibatch_std else []),  # (B, 2c + 1, S/4, S/4)
-            nn.Conv2d(2 * c + minibatch_std, 1, kernel_size=size),  # (B, 1, 1, 1)
-            nn.Flatten(start_dim=0),
+            *head(nn.Conv2d(features, 1, kernel_size=size), features * size * size, conditioning, num_classes),
         )
         initialize(self, init)
         if spectral_norm:
             add_spectral_norm(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, C, S, S) in [-1, 1] -> (B,) logits."""
-        return self.layers(images)
+        """(B, C, S, S) in [-1, 1] -> (B,) logits; with `conditioning=auxiliary` also (B, K) class logits."""
+        return self.layers(images, labels)

@@ -21,7 +21,7 @@ def dcgan(layer: nn.Module) -> None:
     """Radford et al. 2016, section 4: weights N(0, 0.02), BatchNorm's N(1, 0.02), biases 0. https://arxiv.org/abs/1511.06434"""
     if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0.0, 0.02)
-    elif isinstance(layer, nn.BatchNorm2d):
+    elif isinstance(layer, nn.BatchNorm2d) and layer.affine:
         nn.init.normal_(layer.weight, 1.0, 0.02)
     else:
         return

@@ -43,5 +43,5 @@ def add_spectral_norm(network: nn.Module) -> None:
     `W / sigma(W)`, sigma by one power iteration for each pass in training; a convolution's W is (out, in * k * k).
     """
     for layer in list(network.modules()):
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
             parametrizations.spectral_norm(layer)
