@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
@@ -192,7 +193,8 @@ def load_gan(path: str | Path) -> GAN:
 
 
 def _build_gan(checkpoint: dict[str, Any]) -> GAN:
-    about = {"networks": None, "latent_dim": None, "averaged": False} | checkpoint["gan_lightning"]
+    # Checkpoints of version 1 know of no classes.
+    about = {"networks": None, "latent_dim": None, "num_classes": 0, "averaged": False} | checkpoint["gan_lightning"]
     networks, latent_dim, weights = about["networks"], about["latent_dim"], checkpoint.get("state_dict")
     if not isinstance(networks, dict) or not {"generator", "discriminator"} <= networks.keys():
         raise ValueError("it says not how to build its networks; build the GAN yourself and load its state_dict")
@@ -200,10 +202,19 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
         raise ValueError("it has no state_dict")
     if not isinstance(latent_dim, int) or not 1 <= latent_dim <= MAX_NUMBER:
         raise ValueError(f"latent_dim={_one_line(latent_dim)} must be a whole number from 1 to {MAX_NUMBER}")
+    num_classes = about["num_classes"]
+    if not _is_count(num_classes) or num_classes > MAX_NUMBER:
+        raise ValueError(f"num_classes={_one_line(num_classes)} must be a whole number from 0 to {MAX_NUMBER}")
     # Tensors on "meta" have shapes and no memory, and draw no random numbers for their initial values.
     with torch.device("meta"):
         generator, discriminator = (build_network(networks[name]) for name in ("generator", "discriminator"))
-    gan = GAN(generator, discriminator, latent_dim=latent_dim, ema=EMA() if about["averaged"] else None).eval()
+    gan = GAN(
+        generator,
+        discriminator,
+        conditioning=Conditioning(num_classes),
+        ema=EMA() if about["averaged"] else None,
+        latent_dim=latent_dim,
+    ).eval()
     _check_weights(gan, weights)
     _check_shapes(gan)
     # Copies, as two names in a file may stand for the same memory. Assigned, so that what the file lacks stays "meta".
@@ -328,18 +339,21 @@ def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
 @torch.no_grad()
 def _check_shapes(gan: GAN) -> None:
     """Raises ValueError if two latents do not become two images, and these two logits. On "meta" it costs nothing."""
+    num_classes = gan.conditioning.num_classes
+    labels = torch.empty(2, dtype=torch.int64, device="meta") if num_classes else None
     try:
-        images = gan.generator(torch.empty(2, gan.latent_dim, device="meta"))
+        images = gan.generator(torch.empty(2, gan.latent_dim, device="meta"), labels)
     except Exception as error:
         raise ValueError(f"its generator takes no latents of latent_dim={gan.latent_dim} ({error})") from error
     if images.ndim != 4 or len(images) != 2 or not images.numel():
         raise ValueError(f"its generator makes {tuple(images.shape)} of two latents, not two images")
     try:
-        logits = gan.discriminator(images)
+        output = gan.discriminator(images, labels)
     except Exception as error:
         raise ValueError(f"its discriminator takes no images of {tuple(images.shape[1:])} ({error})") from error
-    if logits.shape != (2,):
-        raise ValueError(f"its discriminator makes {tuple(logits.shape)} of two images, not two logits")
+    shapes = [tuple(part.shape) for part in (output if isinstance(output, tuple) else [output])]
+    if shapes not in ([(2,)], [(2,), (2, num_classes)]):
+        raise ValueError(f"its discriminator makes {', '.join(map(str, shapes))} of two images, not two logits")
 
 
 def build_network(config: Any) -> nn.Module:

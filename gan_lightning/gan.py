@@ -20,14 +20,14 @@ from gan_lightning.ema import EMA
 from gan_lightning.latent import draw
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.penalties import Constraint, Penalty
-from gan_lightning.randomness import block_seed, derive_seed
+from gan_lightning.randomness import BLOCK_SIZE, block_seed, derive_seed
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[int, float], float]
 Step = dict[str, Tensor]
 
 ADAM: MakeOptimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))  # DCGAN, section 4
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class GAN(LightningModule):
@@ -56,8 +56,8 @@ class GAN(LightningModule):
         networks: the config that builds the two networks, kept in checkpoints so that they can be loaded alone.
 
     Raises:
-        ValueError: if latent_dim or n_critic is below 1, max_gradient_norm is not positive, or the constraint does not
-            go with the discriminator.
+        ValueError: if latent_dim or n_critic is below 1, max_gradient_norm is not positive, a network knows another
+            number of classes than the conditioning, or the constraint does not go with the discriminator.
     """
 
     def __init__(
@@ -91,6 +91,13 @@ class GAN(LightningModule):
         self.discriminator = discriminator
         self.loss = loss or NonSaturating()
         self.conditioning = conditioning or Conditioning()
+        for name, network in {"generator": generator, "discriminator": discriminator}.items():
+            known, num_classes = getattr(network, "num_classes", None), self.conditioning.num_classes
+            if known not in (None, num_classes):
+                raise ValueError(
+                    f"model.{name}.num_classes={known} and conditioning.num_classes={num_classes} must be the same; "
+                    f"in Python: GAN(..., conditioning=Conditioning({known}))"
+                )
         self.penalty = penalty
         self.constraint = constraint
         check_combination(discriminator, self.loss, penalty, constraint)
@@ -107,10 +114,19 @@ class GAN(LightningModule):
         self.seed = seed
         self.networks = networks
 
+    def on_fit_start(self) -> None:
+        wanted = self.conditioning.num_classes
+        known = getattr(self.trainer.datamodule, "num_classes", wanted)
+        if wanted not in (0, known):
+            raise ValueError(
+                f"conditioning.num_classes={wanted} and data.num_classes={known} must be the same; in Python: "
+                f"ImageDataModule.from_tensors(images, labels, num_classes={wanted}); without labels: conditioning=none"
+            )
+
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
         """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
-        real, labels = batch
-        labels = labels if self.conditioning.num_classes else None  # generated images are of the real ones' classes
+        real, classes = batch
+        labels = classes if self.conditioning.num_classes else None  # generated images are of the real ones' classes
         discriminator_optimizer, generator_optimizer = self.optimizers()
         is_generators_turn = (self.global_step + 1) % self.n_critic == 0
         self.seed_iteration()
@@ -231,19 +247,30 @@ class GAN(LightningModule):
 
         Returns:
             (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device, whatever num.
+
+        Raises:
+            ValueError: if labels are not such, or the generator is not conditional.
         """
         return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device), labels)
 
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""
         block, size = batch
-        return {"block": block, "images": self.sample(size, seed=block_seed(block))}
+        images, labels = self.sample_block(block, size)
+        return {"block": block, "images": images, "labels": labels}
+
+    def sample_block(self, block: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+        """The first samples of a block to be scored, and the classes asked for: over all blocks, each in turn."""
+        labels = self.conditioning.in_turn(size, start=block * BLOCK_SIZE)
+        return self.sample(size, block_seed(block, seed), labels), labels
 
     @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of the given latents, as `sample` makes them: (N, Z) -> (N, C, H, W) in [-1, 1]."""
-        if labels is None and self.conditioning.num_classes:
-            labels = torch.arange(len(z)) % self.conditioning.num_classes
+        if labels is None:
+            labels = self.conditioning.in_turn(len(z))
+        else:
+            self.conditioning.check(labels, len(z))
         generator = self.sampler
         was_training = generator.training
         generator.eval()
@@ -255,6 +282,7 @@ class GAN(LightningModule):
         checkpoint["gan_lightning"] = {
             "version": CHECKPOINT_VERSION,
             "latent_dim": self.latent_dim,
+            "num_classes": self.conditioning.num_classes,
             "networks": self.networks,
             "averaged": self.ema is not None,
         }

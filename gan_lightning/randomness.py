@@ -5,6 +5,8 @@ So a run resumes exactly without storing any generator's state, and watching a r
 
 import numpy as np
 
+BLOCK_SIZE = 500  # samples to be scored that are drawn from one seed
+
 
 def derive_seed(*parts: int) -> int:
     """Mix whole numbers >= 0 into one 64-bit seed; neighbouring inputs give unrelated seeds (NumPy's SeedSequence)."""

@@ -93,6 +93,7 @@ def build_gan(config: DictConfig) -> GAN:
         generator=instantiate(config.model.generator),
         discriminator=instantiate(config.model.discriminator),
         loss=instantiate(config.loss),
+        conditioning=build_part(config, "conditioning"),
         penalty=build_part(config, "penalty"),
         constraint=build_part(config, "constraint"),
         augment=build_part(config, "augment"),
@@ -117,9 +118,10 @@ def build_part(config: DictConfig, group: str) -> Any:
     """
     from hydra.utils import instantiate
 
-    if config[group] and "_target_" not in config[group]:
-        raise ValueError(f"{group}={{{', '.join(config[group])}: …}}: {group}=none has no settings; choose a {group}")
-    return instantiate(config[group]) or None
+    part = config.get(group)  # a run of an earlier version has not all groups in its config
+    if part and "_target_" not in part:
+        raise ValueError(f"{group}={{{', '.join(part)}: …}}: {group}=none has no settings; choose a {group}")
+    return instantiate(part) or None
 
 
 def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trainer:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lightning.checkpoint import MAX_DEPTH, MAX_NUMBER, MAX_VALUES, build_network, load_gan
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
 from gan_lightning.latent import draw
@@ -81,6 +82,7 @@ def test_checkpoint_is_plain_containers_and_tensors(checkpoint):
     assert checkpoint["gan_lightning"] == {
         "version": CHECKPOINT_VERSION,
         "latent_dim": LATENT_DIM,
+        "num_classes": 0,
         "networks": NETWORKS,
         "averaged": True,
     }
@@ -233,7 +235,7 @@ def laughs():
 def damaged(content, path):
     raw = bytearray(save(content, path).read_bytes())
     middle = len(raw) // 2
-    raw[middle : middle + 64] = bytes(64)
+    raw[middle : middle + 256] = bytes(256)  # more than the empty space between two tensors
     path.write_bytes(raw)
 
 
@@ -278,7 +280,7 @@ def test_file_that_cannot_be_used_is_refused_by_its_name(checkpoint, tmp_path, k
 
 
 def test_damaged_file_is_refused_or_its_weights_are_intact(run, checkpoint, tmp_path):
-    """64 bytes in the middle are zeroed: torch's zip container checks its sums."""
+    """256 bytes in the middle are zeroed: torch's zip container checks its sums."""
     damaged(checkpoint, tmp_path / "bad.ckpt")
     refusal(tmp_path / "bad.ckpt")
 
@@ -361,6 +363,34 @@ def test_weights_that_do_not_fit_their_networks_are_refused_by_name(checkpoint, 
     change, message = UNFIT[kind]
     change(checkpoint)
     assert re.search(message, refusal(save(checkpoint, tmp_path / "bad.ckpt")))
+
+
+def of_classes(kind="projection", num_classes=3):
+    """A checkpoint of a conditional GAN."""
+    told = {"conditioning": kind, "num_classes": num_classes}
+    networks = {name: config | told for name, config in {"generator": MLP, "discriminator": D}.items()}
+    torch.manual_seed(0)
+    built = {name: build_network(config) for name, config in networks.items()}
+    gan = GAN(**built, conditioning=Conditioning(num_classes), latent_dim=LATENT_DIM, networks=networks, ema=EMA())
+    content = {"state_dict": gan.state_dict()}
+    gan.on_save_checkpoint(content)
+    return content, gan
+
+
+@pytest.mark.parametrize("kind", ["concat", "embedding", "projection", "auxiliary"])
+def test_loaded_conditional_gan_samples_the_classes_asked_for(tmp_path, kind):
+    content, gan = of_classes(kind)
+    loaded, labels = load_gan(save(content, tmp_path / "x.ckpt")), torch.tensor([2, 2, 0, 1])
+    assert torch.equal(loaded.sample(4, labels=labels), gan.sample(4, labels=labels))
+    assert torch.equal(loaded.sample(4), gan.sample(4)) and loaded.conditioning.num_classes == 3
+    with pytest.raises(ValueError, match="labels must be"):
+        loaded.sample(4, labels=labels + 1)
+
+
+@pytest.mark.parametrize("num_classes", [0, 4, 1, -3, True, 3.0, "3", None, MAX_NUMBER + 1, 10**30])
+def test_number_of_classes_that_is_none_or_not_the_networks_is_refused(tmp_path, num_classes):
+    content, _ = of_classes()
+    assert "num_classes=" in refusal(changed(content, tmp_path / "bad.ckpt", num_classes=num_classes))
 
 
 MISMATCHED = {

@@ -31,7 +31,7 @@ OURS = {  # what of this package a part may import; a part that is not named her
     "gan": PURE - {"metrics", "images"},
     "data": {"data", "randomness", "images", "files"},
     "callbacks": {"callbacks", "metrics", "images", "gan", "losses", "latent", "randomness", "words"},
-    "checkpoint": {"gan", "ema", "runs", "files"},
+    "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
     "runs": {"paths"},
     "paths": set(),
     "words": set(),

@@ -20,13 +20,15 @@ class Row:
 def network_rows(gan: GAN) -> dict[str, list[Row]]:
     """Every layer of G and D that has no layers of its own, in the order in which it runs."""
     z = torch.zeros(2, gan.latent_dim, device=gan.device)
+    labels = gan.conditioning.in_turn(len(z))
+    labels = labels if labels is None else labels.to(gan.device)
     with torch.no_grad():
-        generator = _rows(gan.generator, z)
-        discriminator = _rows(gan.discriminator, gan.generate(z))
+        generator = _rows(gan.generator, z, labels)
+        discriminator = _rows(gan.discriminator, gan.generate(z), labels)
     return {"generator": generator, "discriminator": discriminator}
 
 
-def _rows(network: nn.Module, inputs: Tensor) -> list[Row]:
+def _rows(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> list[Row]:
     rows: list[Row] = []
 
     def note(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -42,7 +44,7 @@ def _rows(network: nn.Module, inputs: Tensor) -> list[Row]:
     hooks = [layer.register_forward_hook(note) for layer in layers]
     was_training = network.training
     network.eval()  # looking must not move BatchNorm's statistics
-    network(inputs.to(next(network.parameters()).dtype))
+    network(inputs.to(next(network.parameters()).dtype), labels)
     network.train(was_training)
     for hook in hooks:
         hook.remove()

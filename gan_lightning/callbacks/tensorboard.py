@@ -60,24 +60,11 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_summary(summary)
 
 
-GROUPS = (
-    *("augment", "conditioning", "constraint", "data", "experiment", "loss", "model", "optimizer", "penalty"),
-    "schedule",
-)
+GROUPS = tuple("augment conditioning constraint data experiment loss model optimizer penalty schedule".split())
 KEYS = (
     *("seed", "latent_dim", "n_critic", "reuse_fake", "ema.", "data.batch_size", "data.replacement", "model."),
-    *(
-        "augment.",
-        "conditioning.",
-        "constraint.",
-        "loss.",
-        "penalty.",
-        "optimizer.",
-        "trainer.max_",
-        "trainer.precision",
-        "trainer.devices",
-    ),
-    *("schedule.", "max_gradient_norm", "trainer.sync_batchnorm"),
+    *("loss.", "penalty.", "optimizer.", "trainer.max_", "trainer.precision", "trainer.devices"),
+    *("augment.", "conditioning.", "constraint.", "schedule.", "max_gradient_norm", "trainer.sync_batchnorm"),
 )
 
 

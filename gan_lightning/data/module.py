@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gan_lightning.images import normalize
-from gan_lightning.randomness import derive_seed
+from gan_lightning.randomness import BLOCK_SIZE, derive_seed
 
 Batch = tuple[Tensor, Tensor]
 
@@ -53,6 +53,7 @@ class ImageDataModule(LightningDataModule):
         seed: of the order of the images.
         num_val_samples: generated images that an evaluation looks at, over all devices; 0 switches validation off.
         name: of the data set, for scores.
+        num_classes: K, labels are 0 to K - 1; 0: nothing is known of them, for networks that do not look at any.
 
     Raises:
         ValueError: if a value cannot be used; the message names the key.
@@ -68,6 +69,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         num_val_samples: int = 0,
         name: str = "images",
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         if not _is_count(batch_size):
@@ -85,6 +87,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.num_val_samples = num_val_samples
         self.name = name
+        self.num_classes = num_classes
         if num_val_samples:  # a val_dataloader that gives nothing would make Lightning warn at every start
             self.val_dataloader = self._val_blocks
         self._splits: dict[str, Batch] = {}
@@ -94,10 +97,12 @@ class ImageDataModule(LightningDataModule):
         """A data set of your own: images (N, C, H, W) uint8, labels (N,) int64 if there are any.
 
         Args:
-            settings: batch_size, replacement, seed, name.
+            settings: batch_size, replacement, seed, name, num_classes.
         """
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise ValueError(f"images must be (N, C, H, W) uint8, not {tuple(images.shape)} {images.dtype}")
+        if labels is None and settings.get("num_classes"):
+            raise ValueError(f"num_classes={settings['num_classes']}: without labels there are no classes; give labels")
         _, channels, height, width = images.shape
         return cls(".", Tensors(images, labels), (channels, height, width), **settings)
 
@@ -164,8 +169,24 @@ class ImageDataModule(LightningDataModule):
                     f"data.image_shape={list(self.image_shape)} is not the shape of the images in "
                     f"data.root={self.root}; try {str(list(shape)).replace(' ', '')}"
                 )
+            if self.num_classes:
+                self._check_labels(labels, len(images))
             self._splits[split] = images, labels
         return self._splits[split]
+
+    def _check_labels(self, labels: Tensor, num_images: int) -> None:
+        if labels.shape != (num_images,) or labels.dtype != torch.int64:
+            raise ValueError(
+                f"data.num_classes={self.num_classes} needs labels that are ({num_images},) int64, one for each image, "
+                f"not {tuple(labels.shape)} {labels.dtype}"
+            )
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= self.num_classes:
+            raise ValueError(
+                f"data.num_classes={self.num_classes}: labels must be 0 to {self.num_classes - 1}, and those of "
+                f"{self.name} are {least} to {most}; "
+                f"number them from 0, with data.num_classes={most + 1}"
+            )
 
     def _check_batch_size(self) -> None:
         num_images = len(self.images())
@@ -261,7 +282,7 @@ class Blocks:
         return iter(self.blocks)
 
 
-def sample_blocks(num_samples: int, size: int = 500) -> list[tuple[int, int]]:
+def sample_blocks(num_samples: int, size: int = BLOCK_SIZE) -> list[tuple[int, int]]:
     """Cut a number of samples into numbered blocks, `(number, size)`; each block's noise follows from its number."""
     return [(start // size, min(size, num_samples - start)) for start in range(0, num_samples, size)]
 
