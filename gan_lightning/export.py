@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INPUTS = ["z", "labels"]  # the second one of a conditional generator only
 NAMES = {"onnx": "generator.onnx", "torch": "generator.pt2"}
 NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by torch's exporter, and to try what it wrote
 TOLERANCE = 1e-4  # of images in [-1, 1], where one step of 256 is 8e-3
@@ -47,12 +48,14 @@ def main(config: DictConfig) -> None:
         raise ValueError(f"out={out} is a folder; name a file, such as out={out / NAMES[config.format]}")
     gan = load_gan(file)
     noise = torch.Generator().manual_seed(0)
-    batches = [torch.randn(size, gan.latent_dim, generator=noise) for size in (1, 7)]
+    batches: list[tuple[Tensor, ...]] = [(torch.randn(size, gan.latent_dim, generator=noise),) for size in (1, 7)]
+    if num_classes := gan.conditioning.num_classes:
+        batches = [(z, torch.randint(num_classes, (len(z),), generator=noise)) for (z,) in batches]
 
     with working(f"writing {out.name}, and trying what it makes"), written_whole(out) as part:
         write(gan.sampler, batches[-1], part, config.format)
         exported = load(part, config.format)
-        difference = torch.cat([exported(z) - gan.generate(z) for z in batches]).abs().max().item()
+        difference = torch.cat([exported(*batch) - gan.generate(*batch) for batch in batches]).abs().max().item()
         if not difference <= TOLERANCE:  # nan neither
             raise ValueError(
                 f"format={config.format}: the exported generator's images differ from PyTorch's by {difference:.1e}, "
@@ -62,13 +65,18 @@ def main(config: DictConfig) -> None:
     log.info("largest difference from PyTorch's images, on batches of 1 and 7: %.1e", difference)
 
 
-def write(generator: nn.Module, z: Tensor, path: Path, format: str) -> None:
-    """Trace the generator on (B, Z) latents, and write it for any B."""
+def write(generator: nn.Module, inputs: tuple[Tensor, ...], path: Path, format: str) -> None:
+    """Trace the generator, and write it for any B.
+
+    Args:
+        inputs: (B, Z) latents; of a conditional generator (B,) labels as well.
+    """
     import torch
 
+    names = INPUTS[: len(inputs)]
     if format == "torch":
         batch = torch.export.Dim("batch")
-        program = torch.export.export(generator, (z,), dynamic_shapes={"z": {0: batch}})
+        program = torch.export.export(generator, inputs, dynamic_shapes={name: {0: batch} for name in names})
         with path.open("wb") as file:  # given a name, torch insists on .pt2
             torch.export.save(program, file)
     else:
@@ -76,19 +84,20 @@ def write(generator: nn.Module, z: Tensor, path: Path, format: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         torch.onnx.export(
             generator,
-            (z,),
+            inputs,
             path,
-            input_names=["z"],
+            input_names=names,
             output_names=["images"],
-            dynamic_shapes={"z": {0: "batch"}},
+            # The labels' axis is found to be the same one; named as well it would be warned of.
+            dynamic_shapes={name: {0: "batch" if name == "z" else torch.export.Dim.DYNAMIC} for name in names},
             dynamo=True,
             external_data=False,  # weights in the same file
             verbose=False,
         )
 
 
-def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
-    """What was written, as its user runs it: (B, Z) -> (B, C, H, W)."""
+def load(path: Path, format: str) -> Callable[..., Tensor]:
+    """What was written, as its user runs it: (B, Z) latents, and (B,) labels if conditional -> (B, C, H, W)."""
     import torch
 
     if format == "torch":
@@ -98,7 +107,9 @@ def load(path: Path, format: str) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda z: torch.from_numpy(session.run(["images"], {"z": z.numpy()})[0])
+    return lambda *inputs: torch.from_numpy(
+        session.run(["images"], {name: part.numpy() for name, part in zip(INPUTS, inputs, strict=False)})[0]
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
+    from gan_lightning.gan import GAN
+
 log = logging.getLogger(__name__)
 
 FORMATS = ("png", "gif", "npy")
@@ -34,7 +36,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning import images
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.files import written_whole
-    from gan_lightning.latent import draw, walk
+    from gan_lightning.latent import BLOCK, draw, walk
     from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
@@ -42,14 +44,22 @@ def main(config: DictConfig) -> None:
     if out.is_dir():
         raise ValueError(f"out={out} is a folder; name a file, such as out={out / f'images.{config.format}'}")
     gan = load_gan(file)
-    latents = draw(config.n, gan.latent_dim, config.seed, config.truncation)
+    num_classes, number = gan.conditioning.num_classes, config["class"]
+    check_class(number, num_classes, file)
+    in_rows = num_classes and number is None and config.format == "png" and not walking
+    n = -(-config.n // num_classes) if in_rows else config.n
+    latents = draw(n, gan.latent_dim, config.seed, config.truncation)
     if walking:
         latents = walk(torch.cat(list(latents)), steps, ends=config.format == "png")
-    batches = show_progress(map(gan.generate, latents), num)
+    elif in_rows:  # a row for each class, in each column one z
+        num = n * num_classes
+        latents = iter(torch.cat(list(latents)).repeat(num_classes, 1).split(BLOCK))
+    each = n if in_rows else steps if walking else 1  # images of one class before the next
+    batches = show_progress(generate(gan, latents, number, each), num)
 
     with written_whole(out) as part:
         if config.format == "npy":
-            image = gan.generate(torch.zeros(1, gan.latent_dim))[0]
+            (image,) = gan.generate(torch.zeros(1, gan.latent_dim))
             needed, free = num * image.nbytes, shutil.disk_usage(out.parent).free
             if needed > free:
                 raise ValueError(
@@ -62,7 +72,7 @@ def main(config: DictConfig) -> None:
             with working(f"writing {out.name}"):
                 images.save_gif(frames, part, seconds=config.n, pause=False)
         else:
-            images.save_png(images.grid(torch.cat(list(batches)), config.nrow), part)
+            images.save_png(images.grid(torch.cat(list(batches)), n if in_rows else config.nrow), part)
     log.info("%d images of %s -> %s", num, file, out)
 
 
@@ -82,6 +92,8 @@ def read(config: DictConfig) -> tuple[bool, int, int]:
     for key, least in ("n", 1), ("nrow", 1), ("seed", 0):
         if type(config[key]) is not int or config[key] < least:
             raise ValueError(f"{key}={config[key]} must be a whole number, {least} or more")
+    if (number := config["class"]) is not None and (type(number) is not int or number < 0):
+        raise ValueError(f"class={number} must be a whole number, 0 or more, or null for all classes")
     if (value := config.truncation) is not None and (type(value) not in (int, float) or not value >= SMALLEST):
         raise ValueError(f"truncation={value} must be a number, {SMALLEST} or more, or null for none; try 0.7")
     if config.interpolate not in (None, True, False):
@@ -101,9 +113,39 @@ def read(config: DictConfig) -> tuple[bool, int, int]:
     return walking, steps, num
 
 
+def check_class(number: int | None, num_classes: int, file: Path) -> None:
+    """Raises ValueError if the generator of a checkpoint cannot draw this class."""
+    if number is None or number < num_classes:
+        return
+    if not num_classes:
+        raise ValueError(
+            f"class={number}: the generator of {file} knows of no classes; leave it out, or train one that does: "
+            "python -m gan_lightning conditioning=projection"
+        )
+    raise ValueError(f"class={number}: the generator of {file} knows the classes 0 to {num_classes - 1}")
+
+
+def generate(gan: GAN, latents: Iterable[Tensor], number: int | None, each: int) -> Iterator[Tensor]:
+    """Images of the latents, block by block.
+
+    Args:
+        number: their class; None: of a conditional generator all classes in turn, and
+        each: so many images of one before the next.
+    """
+    import torch
+
+    start, num_classes = 0, gan.conditioning.num_classes
+    for z in latents:
+        index = torch.arange(start, start := start + len(z))
+        labels = torch.full_like(index, number) if number is not None else index // each % max(1, num_classes)
+        yield gan.generate(z, labels if num_classes else None)
+
+
 def default_name(config: DictConfig) -> str:
     """A name that tells pictures of one run apart."""
     parts = [f"seed_{config.seed}"]
+    if config["class"] is not None:
+        parts.append(f"class_{config['class']}")
     if config.interpolate and config.format != "gif":
         parts.append("walk")
     if config.truncation:

@@ -8,6 +8,7 @@ from test_gan import LATENT_DIM, SHAPE, small_gan
 from torch.testing import assert_close
 
 from gan_lightning import export
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.models import mlp
 from gan_lightning.models.dcgan import Generator as DCGAN
@@ -17,17 +18,22 @@ ARGUMENTS = {"latent_dim": LATENT_DIM, "image_shape": list(SHAPE)}
 SMALL = {MLP: {"hidden": [8]}, DCGAN: {"base_channels": 4}}
 
 
-def make_run(folder, network=DCGAN):
+def make_run(folder, network=DCGAN, num_classes=0, **told):
     """A run folder with a checkpoint whose weights, averages and statistics all differ; and its GAN."""
-    generator = {"_target_": f"{network.__module__}.Generator", **ARGUMENTS, **SMALL[network]}
-    discriminator = {"_target_": "gan_lightning.models.mlp.Discriminator", "image_shape": list(SHAPE), "hidden": [16]}
+    told["num_classes"] = num_classes
+    generator = {"_target_": f"{network.__module__}.Generator", **ARGUMENTS, **SMALL[network], **told}
+    discriminator = {"image_shape": list(SHAPE), "hidden": [16], **told}
     gan = small_gan(
-        generator=network(**ARGUMENTS, **SMALL[network]),
-        discriminator=mlp.Discriminator(SHAPE, hidden=[16]),
-        networks={"generator": generator, "discriminator": discriminator},
+        generator=network(**ARGUMENTS, **SMALL[network], **told),
+        discriminator=mlp.Discriminator(**discriminator),
+        conditioning=Conditioning(num_classes),
+        networks={
+            "generator": generator,
+            "discriminator": {"_target_": "gan_lightning.models.mlp.Discriminator", **discriminator},
+        },
         ema=EMA(),
     )
-    gan.ema.generator(3 * torch.randn(64, LATENT_DIM) + 1)  # BatchNorm's statistics
+    gan.ema.generator(3 * torch.randn(64, LATENT_DIM) + 1, gan.conditioning.in_turn(64))  # BatchNorm's statistics
     with torch.no_grad():
         for weight in gan.generator.parameters():
             weight.add_(1)
@@ -76,6 +82,27 @@ def test_torch_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp
     for size in 1, 2, 33:
         z = torch.randn(size, LATENT_DIM)
         assert_close(generator(z), gan.generate(z), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+@pytest.mark.parametrize("kind", ["concat", "embedding", "projection"])
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_conditional_generators_file_takes_labels_for_any_batch(tmp_path, write, network, kind, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    folder, gan = make_run(tmp_path / "run", network, conditioning=kind, num_classes=3)
+    write(f"ckpt={folder}", f"format={format}")
+    generator = export.load(folder / "export" / export.NAMES[format], format)
+    for size in 1, 2, 33:
+        z, labels = torch.randn(size, LATENT_DIM), torch.arange(size).flip(0) % 3
+        assert_close(generator(z, labels), gan.generate(z, labels), rtol=0, atol=1e-5)
+    if format == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(folder / "export" / "generator.onnx", providers=["CPUExecutionProvider"])
+        assert [(given.name, given.type) for given in session.get_inputs()] == [
+            ("z", "tensor(float)"), ("labels", "tensor(int64)"),
+        ]  # fmt: skip
 
 
 def test_torch_file_loads_where_this_package_cannot_be_imported(run, write, tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from test_gan import LATENT_DIM, SHAPE
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
+from gan_lightning.checkpoint import build_network
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.images import enlarge, grid, to_uint8
@@ -106,6 +108,7 @@ def test_format_decides_what_is_written_not_the_name(run, sample, tmp_path, name
     "setting",
     [
         *("n=0", "n=-3", "n=1.5", "n=True", "nrow=0", "seed=0.5", "seed=-1", "format=jpg", "interpolate=often"),
+        *("class=-1", "class=three", "class=1.5", "class=True"),
         *("truncation=0", "truncation=-0.7", "truncation=nan", "truncation=low"),
     ],
 )
@@ -134,13 +137,86 @@ def test_folder_in_place_of_a_file_is_refused_before_anything_is_drawn(run, samp
         sample(f"ckpt={run[0]}", f"out={tmp_path}")
 
 
+# --- Classes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+    """A run of a conditional GAN of three classes, and the GAN."""
+    folder, told = tmp_path_factory.mktemp("conditional"), {"conditioning": "concat", "num_classes": 3}
+    networks = {
+        "generator": {"_target_": "gan_lightning.models.mlp.Generator", "latent_dim": LATENT_DIM},
+        "discriminator": {"_target_": "gan_lightning.models.mlp.Discriminator"},
+    }
+    networks = {
+        name: {**config, "image_shape": list(SHAPE), "hidden": [16], **told} for name, config in networks.items()
+    }
+    torch.manual_seed(0)
+    built = {name: build_network(config) for name, config in networks.items()}
+    gan = GAN(**built, conditioning=Conditioning(3), latent_dim=LATENT_DIM, networks=networks)
+    checkpoint = {"state_dict": gan.state_dict()}
+    gan.on_save_checkpoint(checkpoint)
+    (folder / "checkpoints").mkdir()
+    torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
+    return folder, gan
+
+
+def test_class_is_that_of_all_images(of_classes, sample, tmp_path):
+    folder, gan = of_classes
+    sample(f"ckpt={folder}", "class=2", "n=6", "nrow=3", f"out={tmp_path}/x.png")
+    sample(f"ckpt={folder}", "class=0", "n=6", "format=npy", f"out={tmp_path}/x.npy")
+    twos, zeros = (gan.sample(6, labels=torch.full((6,), number)) for number in (2, 0))
+    assert torch.equal(picture(tmp_path / "x.png"), grid(twos, nrow=3))
+    assert np.array_equal(np.load(tmp_path / "x.npy"), zeros.numpy()) and not torch.equal(twos, zeros)
+
+
+def test_without_a_class_the_grid_has_a_row_for_each_and_in_each_column_one_z(of_classes, sample, tmp_path):
+    folder, gan = of_classes
+    sample(f"ckpt={folder}", "n=10", f"out={tmp_path}/x.png")  # the last column is filled
+    rows = [gan.sample(4, labels=torch.full((4,), number)) for number in range(3)]
+    assert torch.equal(picture(tmp_path / "x.png"), grid(torch.cat(rows), nrow=4))
+
+
+def test_without_a_class_an_array_has_all_in_turn_over_its_blocks(of_classes, sample, tmp_path):
+    folder, gan = of_classes
+    sample(f"ckpt={folder}", f"n={BLOCK + 5}", "format=npy", f"out={tmp_path}/x.npy")  # no multiple of 3
+    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(BLOCK + 5))
+
+
+@pytest.mark.parametrize(("setting", "number"), [([], None), (["class=1"], 1)])
+def test_walk_keeps_its_class_from_point_to_point(of_classes, sample, tmp_path, setting, number):
+    folder, gan = of_classes
+    sample(f"ckpt={folder}", "n=4", "nrow=5", "interpolate=true", *setting, f"out={tmp_path}/x.png")
+    classes = torch.tensor([0, 1, 2, 0] if number is None else [number] * 4).repeat_interleave(5)
+    expected = gan.generate(way(gan, 4, 5).flatten(0, 1), classes)
+    assert torch.equal(picture(tmp_path / "x.png"), grid(expected, nrow=5))
+
+
+def test_pictures_of_a_class_have_names_of_their_own(of_classes, sample):
+    for settings in ([], ["class=1"]):
+        sample(f"ckpt={of_classes[0]}", "n=3", "seed=77", *settings)
+    assert {path.name for path in (of_classes[0] / "samples").glob("seed_77*")} == {
+        "seed_77.png",
+        "seed_77_class_1.png",
+    }
+
+
+def test_class_that_the_generator_does_not_know_is_refused_with_those_it_does(run, of_classes, sample):
+    with pytest.raises(ValueError, match=r"^class=11: the generator of .*last\.ckpt knows the classes 0 to 2$"):
+        sample(f"ckpt={of_classes[0]}", "class=11")
+    with pytest.raises(
+        ValueError, match=r"^class=3: the generator of .* knows of no classes; .* conditioning=projection$"
+    ):
+        sample(f"ckpt={run[0]}", "class=3")
+
+
 # --- Many images -------------------------------------------------------------------------------------------
 
 
 def test_many_images_go_through_the_network_in_batches(run, sample, tmp_path, monkeypatch):
     folder, gan = run
     sizes, generate = [], GAN.generate
-    monkeypatch.setattr(GAN, "generate", lambda self, z: sizes.append(len(z)) or generate(self, z))
+    monkeypatch.setattr(GAN, "generate", lambda self, z, labels=None: sizes.append(len(z)) or generate(self, z))
     sample(f"ckpt={folder}", f"n={2 * BLOCK + 100}", "format=npy", f"out={tmp_path}/x.npy")
     assert sum(sizes) >= 2 * BLOCK + 100 and max(sizes) <= BLOCK
     assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(2 * BLOCK + 100))
@@ -169,7 +245,7 @@ def test_noise_is_one_stream_whatever_the_number(latent_dim):
 
 @pytest.mark.parametrize("format", ["png", "gif", "npy"])
 def test_failure_on_the_way_leaves_the_file_that_was_there_and_no_other(run, sample, tmp_path, monkeypatch, format):
-    def fail(self, z):
+    def fail(self, z, labels=None):
         if len(z) > 1:
             raise KeyboardInterrupt
         return torch.zeros(1, *SHAPE)
