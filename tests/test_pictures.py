@@ -3,6 +3,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_conditioning import K, conditional_gan, labelled
 from test_gan import BATCH_SIZE, BATCHES, SHAPE, RandomImages, fit, small_gan
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -97,6 +98,24 @@ def test_color_images_keep_their_colors(tmp_path):
     loader = BatchLoader(torch.zeros(16, *shape), torch.zeros(16, dtype=torch.int64), BATCH_SIZE)
     fit(gan, tmp_path, 1, callbacks=[Pictures(num_images=1)], data=loader)
     assert read(tmp_path / "samples" / "epoch_0000.png")[:, 5, 5].tolist() == [255, 0, 0]
+
+
+def test_picture_of_a_conditional_generator_has_a_row_for_each_class_and_a_column_for_each_z(tmp_path):
+    gan = conditional_gan("mlp", "concat")
+    fit(gan, tmp_path, 1, callbacks=[Pictures(num_images=64, nrow=4)], data=labelled())
+    z = torch.randn(4, gan.latent_dim, generator=torch.Generator().manual_seed(pictures.NOISE_SEED))
+    rows = [gan.generator.eval()(z, torch.full((4,), number)) for number in range(K)]
+    assert torch.equal(read(tmp_path / "samples" / "epoch_0001.png"), grid(torch.cat(rows), nrow=4))
+    assert not torch.equal(rows[0], rows[1])
+
+
+def test_interpolation_of_a_conditional_generator_keeps_the_class_of_a_row(tmp_path, monkeypatch):
+    asked = []
+    gan = conditional_gan("mlp", "concat")
+    gan.generator.register_forward_hook(lambda _, inputs, __: asked.append(inputs[1]))
+    fit(gan, tmp_path, 1, callbacks=[Pictures(nrow=4)], data=labelled())
+    rows = asked[1].view(8, 10)  # the first is the picture
+    assert (rows == rows[:, :1]).all() and torch.equal(rows[:, 0], torch.arange(8) % K)
 
 
 @pytest.mark.parametrize("key", ["num_images", "nrow", "every_n_epochs"])

@@ -20,8 +20,10 @@ MAX_FRAMES = 100  # of the animation; more make it large, not better
 class Pictures(Callback):
     """Samples from one fixed noise, before training and after every epoch, into `samples/` and TensorBoard.
 
+    Of a conditional generator a row for each class, and in each column one z.
+
     Args:
-        num_images: in a picture.
+        num_images: in a picture; with a row for each class there are nrow of each.
         nrow: images in a row of it.
         every_n_epochs: epochs between pictures.
     """
@@ -62,13 +64,16 @@ class Pictures(Callback):
 
     def _take(self, trainer: Trainer, gan: GAN, epoch: int) -> None:
         noise = torch.Generator().manual_seed(NOISE_SEED)
-        fixed = torch.randn(self.num_images, gan.latent_dim, generator=noise).to(gan.device)
-        picture = images.grid(gan.generate(fixed), self.nrow)
+        num = self.nrow if gan.conditioning.num_classes else self.num_images
+        fixed = torch.randn(num, gan.latent_dim, generator=noise).to(gan.device)
+        picture = images.grid(gan.generate(*gan.conditioning.rows(fixed)), self.nrow)
         images.save_png(picture, self.folder / f"epoch_{epoch:04d}.png")
         self._show(trainer, "samples/fixed", picture)
         start, end = torch.randn(2, 8, gan.latent_dim, generator=noise).to(gan.device)
         path = slerp(start, end, steps=10)
-        self._show(trainer, "samples/interpolation", images.grid(gan.generate(path.flatten(0, 1)), nrow=10))
+        classes = gan.conditioning.in_turn(len(path))  # one a row
+        walk = gan.generate(path.flatten(0, 1), classes if classes is None else classes.repeat_interleave(10))
+        self._show(trainer, "samples/interpolation", images.grid(walk, nrow=10))
 
     def _show(self, trainer: Trainer, tag: str, picture: Tensor) -> None:
         for writer in writers(trainer):
