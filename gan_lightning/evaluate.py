@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from gan_lightning.cli import command
+from gan_lightning.cli import command, working
 from gan_lightning.paths import shorten
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.files import written_whole
     from gan_lightning.images import to_uint8
     from gan_lightning.metrics.scores import load_reference, score
-    from gan_lightning.randomness import block_seed
+    from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
 
     if not config.get("metrics"):
@@ -45,15 +45,35 @@ def main(config: DictConfig) -> None:
         run = run_config(file)
         run.pop("metrics", None)  # it may have been scored otherwise while it trained
         config = cast("DictConfig", OmegaConf.merge(run, config))
-    gan = load_gan(file).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gan = load_gan(file).to(device)
+    is_conditional = bool(gan.conditioning.num_classes)
+    if config.train_on_synthetic not in (True, False):
+        raise ValueError(f"train_on_synthetic={config.train_on_synthetic} must be true or false")
+    if config.train_on_synthetic and not is_conditional:
+        raise ValueError(
+            f"train_on_synthetic=true: the generator of {file} knows of no classes, so that "
+            "nothing can be learned from its images; leave it out, or train one with conditioning=projection"
+        )
     data = instantiate(config.data)
     data.prepare_data()
     extractor = instantiate(config.metrics.extractor)
     reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
     reference.check(config.num_samples)
-    blocks = sample_blocks(config.num_samples)
-    images = torch.cat([to_uint8(gan.sample(size, block_seed(block, config.seed))).cpu() for block, size in blocks])
-    scores, control = score(images, reference), reference.control(config.num_samples)
+    if is_conditional:
+        reference.held_out_labels = data.labels("test")
+    drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(config.num_samples)]
+    images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])
+    labels = torch.cat([part for _, part in drawn if part is not None]) if is_conditional else None
+    scores, control = score(images, reference, labels), reference.control(config.num_samples)
+    record = {"checkpoint": str(file), "seed": config.seed}
+    if config.train_on_synthetic:
+        assert labels is not None
+        real, test = ((data.images(split), data.labels(split)) for split in ("train", "test"))
+        with working(f"training two classifiers for {EPOCHS} epochs each"):
+            accuracy = classification_accuracy(images, labels, *real, *test, device=device)
+        scores.values["train_on_synthetic"], control.values["train_on_synthetic"] = accuracy
+        record["train_on_synthetic"] = {"num_samples": len(images), "epochs": EPOCHS}
 
     terminal = Console(soft_wrap=True)
     about = scores.about
@@ -64,8 +84,14 @@ def main(config: DictConfig) -> None:
         f"control: {control.about['num_samples']:,} images of the {control.about['samples']}",
         highlight=False,
     )
+    if config.train_on_synthetic:
+        terminal.print(
+            f"train_on_synthetic: accuracy on the test split after {EPOCHS} epochs of training on the samples; "
+            "control: on as many real images",
+            highlight=False,
+        )
     out = Path(config.out or run_folder(file) / "evaluation").expanduser()
-    record = {"checkpoint": str(file), "seed": config.seed, "generated": scores.to_dict(), "control": control.to_dict()}
+    record |= {"generated": scores.to_dict(), "control": control.to_dict()}
     with written_whole(out / "evaluation.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
     draw(images, data.images(), scores, reference.class_counts, out)

@@ -66,7 +66,7 @@ def test_two_processes_find_the_scores_of_one(both, tmp_path):
     """A mean of their scores, or those of one's own samples alone, would be others."""
     together, alone = json.loads((both / "scores.json").read_text()), scores(tmp_path, world_size=1)
     assert together == alone and alone["num_samples"] == 1100
-    for name in ("precision", "recall", "density", "coverage", "sure_share"):
+    for name in ("precision", "recall", "density", "coverage", "sure_share", "conditional_accuracy"):
         assert 0.02 < alone[name] < 0.98, name  # the comparison says something
     assert alone["fid"] > 0.01 and alone["kid"] != 0 and alone["class_kl"] > 0.01
 

@@ -227,3 +227,45 @@ def test_a_run_that_was_scored_otherwise_while_training_is_scored_by_the_judge(r
     evaluate(f"ckpt={tmp_path}/run")
     record = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
     assert record["generated"]["judge"] == "mnist"
+
+
+def test_unconditional_generators_images_have_no_labels_to_learn_from(run, evaluate):
+    with pytest.raises(
+        ValueError, match=r"^train_on_synthetic=true: the generator of .* knows of no classes, .*; leave it"
+    ):
+        evaluate(f"ckpt={run}", "train_on_synthetic=true")
+    with pytest.raises(ValueError, match=r"^train_on_synthetic=often must be true or false$"):
+        evaluate(f"ckpt={run}", "train_on_synthetic=often")
+
+
+def test_conditional_generator_is_scored_by_its_classes_and_by_who_learns_from_them(
+    compose, evaluate, tmp_path, monkeypatch, capsys
+):
+    from omegaconf import OmegaConf
+
+    from gan_lightning.metrics import train_on_synthetic
+    from gan_lightning.train import main as train
+
+    folder = tmp_path / "run"
+    one = ("trainer.max_steps=1", "trainer.log_every_n_steps=1", "callbacks.pictures=null")
+    config = compose("conditioning=concat", *one, folder=folder)
+    (folder / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    train(config)
+    learned = []
+
+    def learn(images, labels, *real, device):
+        learned.append((images, labels, *real))
+        return 0.25, 0.75
+
+    monkeypatch.setattr(train_on_synthetic, "classification_accuracy", learn)
+    evaluate(f"ckpt={folder}", "train_on_synthetic=true")
+    record = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    assert record["generated"]["train_on_synthetic"] == 0.25 and record["control"]["train_on_synthetic"] == 0.75
+    assert record["train_on_synthetic"] == {"num_samples": 600, "epochs": train_on_synthetic.EPOCHS}
+    assert record["control"].keys() >= {"conditional_accuracy"} <= record["generated"].keys()
+    ((images, labels, *real),) = learned
+    assert images.dtype == torch.uint8 and torch.equal(labels, torch.arange(600) % 10)
+    assert [len(part) for part in real] == [512, 512, 640, 640]
+    said = capsys.readouterr().out
+    assert "train_on_synthetic: accuracy on the test split after 4 epochs" in said and "conditional_accuracy" in said

@@ -20,11 +20,14 @@ from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
 from gan_lightning.callbacks.evaluation import Evaluation
 from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data.module import sample_blocks
 from gan_lightning.ema import EMA
 from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import load_reference, score
+from gan_lightning.models import mlp
+from gan_lightning.models.conditioning import Layers
 from gan_lightning.train import build_gan, build_trainer, main
 
 NUM_SAMPLES = 1100  # three blocks
@@ -85,8 +88,8 @@ def scored(monkeypatch):
 
     found = Scored()
 
-    def watch(images, reference):
-        scores = score(images, reference)
+    def watch(images, reference, labels):
+        scores = score(images, reference, labels)
         found.append(images)
         if found.fids:
             scores.values["fid"] = found.fids[len(found) - 1]
@@ -171,7 +174,7 @@ def test_two_ranks_score_the_samples_of_one(tmp_path, scored, monkeypatch):
 
 def test_every_evaluation_of_every_run_judges_the_same_noise(tmp_path, scored):
     still = {f"{name}_optimizer": lambda p: torch.optim.SGD(p, lr=0.0) for name in ("generator", "discriminator")}
-    generator = nn.Sequential(nn.Linear(LATENT_DIM, 64), nn.Tanh(), nn.Unflatten(1, SHAPE))
+    generator = Layers(nn.Linear(LATENT_DIM, 64), nn.Tanh(), nn.Unflatten(1, SHAPE))
     for seed in (0, 7):
         gan = small_gan(generator=generator, **still)
         gan.seed = seed
@@ -188,6 +191,37 @@ def test_the_averaged_generator_is_scored_where_there_is_one(tmp_path, scored):
     gan.ema = None
     images = torch.cat([gan.validation_step(block, 0)["images"] for block in sample_blocks(NUM_SAMPLES)])
     assert torch.equal(evaluation_module.to_uint8(images), scored[0])
+
+
+class Obedient(nn.Module):
+    """Paints the shade of the class asked for, of every tenth image another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z, labels):
+        wrong = (torch.arange(len(z)) % 10 == 0).long()
+        level = torch.tensor(SHADES)[(labels + wrong) % 4] + 3 * z[:, 0]
+        return level.view(-1, 1, 1, 1).expand(-1, *SHAPE) / 127.5 - 1 + self.offset
+
+
+def test_conditional_accuracy_is_the_share_of_samples_of_the_class_asked_for(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    evaluation = Evaluation(Stub())
+    discriminator = mlp.Discriminator(SHAPE, hidden=[16], conditioning="concat", num_classes=4)
+    still = {f"{name}_optimizer": lambda p: torch.optim.SGD(p, lr=0.0) for name in ("generator", "discriminator")}
+    gan = small_gan(generator=Obedient(), discriminator=discriminator, conditioning=Conditioning(4), **still)
+    trainer = evaluated(gan, tmp_path, data=shades(tmp_path, num_classes=4), evaluation=evaluation)
+    assert trainer.callback_metrics["metrics/conditional_accuracy"] == pytest.approx(0.9)
+    assert evaluation.control.values["conditional_accuracy"] == 1  # the stub knows the shades of real images
+    assert "conditional_accuracy 0.900 (real 1.000)" in caplog.text
+
+
+def test_unconditional_gan_has_no_conditional_accuracy(tmp_path):
+    evaluation = Evaluation(Stub())
+    evaluated(small_gan(), tmp_path, data=shades(tmp_path, num_classes=4), evaluation=evaluation)
+    assert not {"conditional_accuracy"} & (evaluation.scores.values.keys() | evaluation.control.values.keys())
 
 
 def test_real_images_scored_as_if_generated_are_the_control(tmp_path):

@@ -18,16 +18,18 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
 from test_alarms import Painter, frozen
-from test_evaluation import SHADES, Stub, evaluated
+from test_evaluation import SHADES, Stub, evaluated, shades
 from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, RandomImages
 from torch import Tensor
 
 from gan_lightning.callbacks.evaluation import Evaluation
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.devices import SameBuffers, SyncBatchNorm
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
+from gan_lightning.models.conditioning import KINDS
 from gan_lightning.paths import conf_dir, options
 from gan_lightning.schedules import Linear
 
@@ -51,6 +53,11 @@ CASES = {
     "reuse_fake": {"reuse_fake": True},
     "n_critic 3, reuse_fake": {"n_critic": 3, "reuse_fake": True},
     "max_gradient_norm": {"max_gradient_norm": 0.05},
+} | {
+    f"{kind}, {'' if batch_norm else 'no '}BatchNorm": {"kind": kind, "batch_norm": batch_norm}
+    for kind in KINDS if kind != "none"
+    for batch_norm in (True, False)
+    if batch_norm or kind != "projection"  # which has BatchNorm in any generator
 }  # fmt: skip
 OWN_BATCH_NORM = "each its own BatchNorm"  # trainer.sync_batchnorm=false: not the update of one process
 
@@ -72,14 +79,24 @@ def train(
     batch_norm: bool = True,
     steady: Sequence[str] = (),
     sync: bool = True,
+    kind: str = "none",
     **settings: object,
 ) -> dict[str, Tensor]:
     """All weights and BatchNorm statistics after some iterations, in float64."""
     torch.manual_seed(0)
-    generator = dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4) if batch_norm else mlp.Generator(LATENT_DIM, SHAPE)
+    classes = 3 if kind != "none" else 0
+    told = {"conditioning": kind, "num_classes": classes}
+    generator = (
+        dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4, **told)  # type: ignore[arg-type]
+        if batch_norm
+        else mlp.Generator(LATENT_DIM, SHAPE, **told)  # type: ignore[arg-type]
+    )
     gan = GAN(
         generator,
-        dcgan.Discriminator(SHAPE, base_channels=4, batch_norm=batch_norm, **dict.fromkeys(steady, True)),
+        dcgan.Discriminator(
+            SHAPE, base_channels=4, batch_norm=batch_norm, **dict.fromkeys(steady, True), **told  # type: ignore[arg-type]
+        ),
+        conditioning=Conditioning(classes),
         loss=build("loss", loss),  # type: ignore[arg-type]
         penalty=build("penalty", penalty),  # type: ignore[arg-type]
         constraint=build("constraint", constraint),  # type: ignore[arg-type]
@@ -107,17 +124,27 @@ def train(
         enable_model_summary=False,
         **several,
     )
-    trainer.fit(gan, ImageDataModule(folder, RandomImages(), SHAPE, batch_size=BATCH_SIZE))
+    images, _ = RandomImages().read(None, "train")
+    labels = torch.arange(len(images)) % 3
+    trainer.fit(gan, ImageDataModule.from_tensors(images, labels, batch_size=BATCH_SIZE, num_classes=3))
     return {name: tensor.clone() for name, tensor in gan.state_dict().items()}
 
 
 def scores(folder: Path, world_size: int) -> dict[str, float] | None:
-    """Of samples of which some are like real ones and some are not; None on any but the first process."""
+    """Of samples of which some are like real ones and some are not, and some of the class asked for.
+
+    None on any but the first process.
+    """
     evaluation = Evaluation(Stub())
     several = {"strategy": "ddp_find_unused_parameters_true"} if world_size > 1 else {}
     evaluated(
-        frozen(generator=Painter([*SHADES, 130], noise=3.0)),  # four shades of the data and one of its own
+        frozen(
+            generator=Painter([*SHADES, 130], noise=3.0),  # four shades of the data and one of its own
+            discriminator=mlp.Discriminator(SHAPE, hidden=[16], conditioning="concat", num_classes=len(SHADES)),
+            conditioning=Conditioning(len(SHADES)),
+        ),
         folder,
+        data=shades(folder, num_classes=len(SHADES)),
         evaluation=evaluation,
         devices=world_size,
         use_distributed_sampler=False,

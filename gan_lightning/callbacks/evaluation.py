@@ -16,7 +16,18 @@ from gan_lightning.metrics.scores import Reference, Scores, load_reference, scor
 
 log = logging.getLogger(__name__)
 
-SHOWN = ("fid", "kid", "precision", "recall", "coverage", "memorised")  # in the line; all go to TensorBoard
+SHOWN = (
+    "fid",
+    "kid",
+    "precision",
+    "recall",
+    "coverage",
+    "memorised",
+    "conditional_accuracy",
+)  # in the line; all go to TensorBoard
+
+
+Samples = tuple[Tensor, Tensor | None]  # of a block: images (N, C, H, W) uint8, and the classes asked for (N,)
 
 
 class Evaluation(Callback):
@@ -37,7 +48,7 @@ class Evaluation(Callback):
         self.control: Scores | None = None  # real images scored as if generated; both on the first device only
         self.iteration = 0  # of the latest
         self.reference: Reference | None = None
-        self.samples: dict[int, Tensor] = {}
+        self.samples: dict[int, Samples] = {}
 
     def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
         limit = trainer.limit_val_batches
@@ -45,6 +56,8 @@ class Evaluation(Callback):
             data = trainer.datamodule
             cache = Path(self.cache) if self.cache else None
             self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
+            if gan.conditioning.num_classes:
+                self.reference.held_out_labels = data.labels("test")
             drawn, origin = data.num_drawn(limit), f"metrics.num_samples={data.num_val_samples}"
             if drawn < data.num_val_samples:
                 origin = f"trainer.limit_val_batches={limit} of {origin}: {drawn}"
@@ -70,7 +83,7 @@ class Evaluation(Callback):
         self.samples = {}
 
     def on_validation_batch_end(self, trainer: Trainer, gan: LightningModule, outputs: dict[str, Any], *_: Any) -> None:
-        self.samples[outputs["block"]] = to_uint8(outputs["images"]).cpu()
+        self.samples[outputs["block"]] = to_uint8(outputs["images"]).cpu(), outputs["labels"]
 
     def on_validation_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
         if trainer.sanity_checking or trainer.fast_dev_run:  # too few samples for a score
@@ -80,10 +93,11 @@ class Evaluation(Callback):
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             assert self.reference
-            images = torch.cat([blocks[number] for number in sorted(blocks)])
+            parts, parts_labels = zip(*(blocks[number] for number in sorted(blocks)), strict=True)
+            images, labels = torch.cat(parts), None if parts_labels[0] is None else torch.cat(parts_labels)
             is_first = self.scores is None
             self.iteration = gan.global_step
-            self.scores, self.control = score(images, self.reference), self.reference.control(len(images))
+            self.scores, self.control = score(images, self.reference, labels), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             self.say(trainer)
             num_classes = len(self.scores.class_counts)
@@ -121,10 +135,10 @@ class Evaluation(Callback):
         return {"iteration": self.iteration, **self.scores.about, "control": control}
 
 
-def gather(samples: dict[int, Tensor]) -> dict[int, Tensor]:
+def gather(samples: dict[int, Samples]) -> dict[int, Samples]:
     """The samples of all devices, on each of them."""
     if not torch.distributed.is_initialized():
         return samples
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, samples)
-    return {number: images for part in parts for number, images in part.items()}
+    return {number: block for part in parts for number, block in part.items()}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.class_histogram import class_histogram
+from gan_lightning.metrics.conditional_accuracy import conditional_accuracy
 from gan_lightning.metrics.density_coverage import density_coverage
 from gan_lightning.metrics.exact import exact_float32
 from gan_lightning.metrics.fid import SAMPLES_PER_FEATURE, frechet_distance, moments
@@ -77,6 +78,7 @@ class Reference:
     held_out: Nearness
     spread: float  # of the training images, and
     held_out_spread: float
+    held_out_labels: Tensor | None = None  # (H,) int64, where a conditional generator is scored
     _controls: dict[int, Scores] = field(default_factory=dict)
 
     def check(self, num_samples: int, origin: str | None = None) -> None:
@@ -122,16 +124,18 @@ class Reference:
                 self.held_out_spread,
                 self,
                 "test split",
+                None if self.held_out_labels is None else self.held_out_labels[some],
             )
         return self._controls[num_samples]
 
 
 @exact_float32()
-def score(images: Tensor, reference: Reference) -> Scores:
+def score(images: Tensor, reference: Reference, labels: Tensor | None = None) -> Scores:
     """All scores of generated images. On several ranks gather the images first: a mean of scores is no score.
 
     Args:
         images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to what a picture file would hold.
+        labels: (N,) int64, the classes that a conditional generator was asked for.
 
     Raises:
         ValueError: if there are too few samples for the width of the features, or some are not finite.
@@ -143,12 +147,18 @@ def score(images: Tensor, reference: Reference) -> Scores:
         images = to_uint8(images)
     features, logits = extract(reference.extractor, images)
     near = nearness(reference.pixels.locate(images), reference.training)
-    return compare(features, logits, near, spread(images), reference, "generated")
+    return compare(features, logits, near, spread(images), reference, "generated", labels)
 
 
 @exact_float32()
 def compare(
-    features: Tensor, logits: Tensor, near: Nearness, own_spread: float, reference: Reference, samples: str
+    features: Tensor,
+    logits: Tensor,
+    near: Nearness,
+    own_spread: float,
+    reference: Reference,
+    samples: str,
+    labels: Tensor | None = None,
 ) -> Scores:
     """Scores of samples with features (N, F) and logits (N, K), near to some of the training images."""
     real = reference.features
@@ -167,6 +177,8 @@ def compare(
         class_counts = histogram.counts
         values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
         values["class_excess"], values["sure_share"] = histogram.excess, histogram.sure_share
+        if labels is not None:
+            values["conditional_accuracy"] = conditional_accuracy(logits, labels)
     values["variety"] = own_spread / reference.spread
     values["memorised"], values["nearest_ratio"] = memorisation(near, reference.held_out)
     about: dict[str, str | int] = {

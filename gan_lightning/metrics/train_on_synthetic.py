@@ -9,6 +9,8 @@ from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge_training import train_judge
 from gan_lightning.metrics.scores import choose
 
+EPOCHS = 4
+
 
 class ClassificationAccuracy(NamedTuple):
     generated: float  # of a classifier that was trained on generated images
@@ -23,7 +25,7 @@ def classification_accuracy(
     test_images: Tensor,
     test_labels: Tensor,
     seed: int = 0,
-    epochs: int = 4,
+    epochs: int = EPOCHS,
     device: torch.device | str = "cpu",
 ) -> ClassificationAccuracy:
     """Accuracy on real images of a classifier trained on generated ones. Ravuri & Vinyals 2019.
@@ -31,8 +33,7 @@ def classification_accuracy(
 
     CAS = 1 / M sum_i 1[ argmax_k p(k | x_i) = y_i ],   x_i, y_i real test images,   p fitted to generated ones
 
-    The classifier is a judge of a shorter schedule. A Python function only, until there are conditional models:
-    others draw no images of a given class.
+    The classifier is a judge of a shorter schedule.
 
     Args:
         images: generated, (N, C, H, W) uint8 or float in [-1, 1].  labels: (N,) int64, what they were to show.
