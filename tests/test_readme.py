@@ -199,7 +199,7 @@ def test_glossary_has_every_tag_and_no_other():
         "samples/real",
         "samples/interpolation",
     }  # tests/test_pictures.py has them from an event file
-    scored = {f"metrics/{name}" for name in ROWS} | {"histogram/classes"}
+    scored = {f"metrics/{name}" for name in (*ROWS, "conditional_accuracy")} | {"histogram/classes"}
     alarms = {f"alarm/{name}" for name in ADVICE}
     families = (
         "loss",
