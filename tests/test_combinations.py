@@ -17,7 +17,7 @@ from gan_lightning.penalties import R1, R1R2, R2, GradientPenalty, WeightClippin
 from gan_lightning.train import build_gan
 
 PENALTIES = [GradientPenalty, R1, R2, R1R2]
-GROUPS = ("loss", "penalty", "constraint", "model", "augment")
+GROUPS = ("loss", "penalty", "constraint", "model", "conditioning", "augment")
 SWITCHES = ("model.discriminator.spectral_norm", "model.discriminator.minibatch_std", "reuse_fake")
 CHOICES = {group: options(group) for group in GROUPS} | {key: ["false", "true"] for key in SWITCHES}
 REFUSED = [{"constraint": "weight_clipping", "model.discriminator.spectral_norm": "true"}]

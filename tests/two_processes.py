@@ -94,7 +94,11 @@ def train(
     gan = GAN(
         generator,
         dcgan.Discriminator(
-            SHAPE, base_channels=4, batch_norm=batch_norm, **dict.fromkeys(steady, True), **told  # type: ignore[arg-type]
+            SHAPE,
+            base_channels=4,
+            batch_norm=batch_norm,
+            **dict.fromkeys(steady, True),
+            **told,  # type: ignore[arg-type]
         ),
         conditioning=Conditioning(classes),
         loss=build("loss", loss),  # type: ignore[arg-type]

@@ -60,7 +60,10 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_summary(summary)
 
 
-GROUPS = tuple("augment conditioning constraint data experiment loss model optimizer penalty schedule".split())
+GROUPS = (
+    *("augment", "conditioning", "constraint", "data", "experiment"),
+    *("loss", "model", "optimizer", "penalty", "schedule"),
+)
 KEYS = (
     *("seed", "latent_dim", "n_critic", "reuse_fake", "ema.", "data.batch_size", "data.replacement", "model."),
     *("loss.", "penalty.", "optimizer.", "trainer.max_", "trainer.precision", "trainer.devices"),
