@@ -17,6 +17,8 @@ from two_processes import CASES, OWN_BATCH_NORM, scores, train
 from gan_lightning import devices
 from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
 
+pytestmark = pytest.mark.xdist_group("test_devices")  # one worker: the two processes run once
+
 
 def torchrun(*words, cwd):
     """A launch of torchrun; its processes see this checkout."""
@@ -78,6 +80,7 @@ def test_batch_norm_of_each_device_is_another_update_than_that_of_one(states):
     assert first[name].isfinite().all() and not torch.allclose(first[name], synchronised[name])
 
 
+@pytest.mark.slow
 def test_two_nodes_under_torchrun_are_one_node_with_two_devices(run_cli, idx_data, tmp_path):
     """Two launches on this machine play the nodes; neither is told the run's folder, and they agree on one."""
     small = ["trainer.accelerator=cpu", "trainer.precision=64-true", "trainer.max_steps=4", "metrics=none", *idx_data]

@@ -30,7 +30,7 @@ OURS = {  # what of this package a part may import; a part that is not named her
     **dict.fromkeys(PURE, PURE),
     "gan": PURE - {"metrics", "images"},
     "data": {"data", "randomness", "images", "files"},
-    "callbacks": {"callbacks", "metrics", "images", "gan", "losses", "latent", "randomness", "words"},
+    "callbacks": {"callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "words"},
     "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
     "runs": {"paths"},
     "paths": set(),

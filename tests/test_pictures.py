@@ -39,6 +39,17 @@ def test_one_picture_before_training_and_one_after_every_epoch(tmp_path):
     assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
 
 
+def test_a_picture_is_whole_or_not_there(tmp_path, monkeypatch):
+    def write_half(picture, path):
+        path.write_bytes(b"\x89PNG")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pictures.images, "save_png", write_half)
+    with pytest.raises(OSError, match="No space"):
+        fit(small_gan(), tmp_path, BATCHES, callbacks=[Pictures(num_images=4)])
+    assert names(tmp_path) == []
+
+
 def test_every_n_epochs_skips_pictures_but_never_the_last(tmp_path):
     fit(small_gan(), tmp_path, 4 * BATCHES + 1, callbacks=[Pictures(num_images=4, every_n_epochs=3)])
     assert [name for name in names(tmp_path) if name.startswith("epoch")] == [

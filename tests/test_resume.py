@@ -272,7 +272,7 @@ def terminal(tmp_path, idx_data):
 @pytest.mark.parametrize(
     ("number", "devices", "code"),
     [
-        (signal.SIGINT, 1, 130),
+        pytest.param(signal.SIGINT, 1, 130, marks=pytest.mark.slow),
         (signal.SIGKILL, 1, -signal.SIGKILL),
         pytest.param(signal.SIGINT, 2, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, 130, marks=pytest.mark.slow),

@@ -220,7 +220,8 @@ def test_no_worker_waits_while_trials_are_left(sweep, folder, tmp_path):
         assert begin - end < 1
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_a_trial_without_promise_is_pruned_and_its_run_is_whole(sweep, folder, devices):
     """Of two devices the first one asks; both stop at the same iteration, or the run would hang."""
     sweep(

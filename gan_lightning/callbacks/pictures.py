@@ -10,6 +10,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning import images
 from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
 from gan_lightning.latent import slerp
 
@@ -43,7 +44,7 @@ class Pictures(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.datamodule is not None:
             real = images.grid(images.normalize(trainer.datamodule.images()[: self.num_images]), self.nrow)
-            images.save_png(real, self.folder / "real.png")
+            self._keep(real, "real.png")
         if gan.global_step == 0:  # a resumed run has shown these
             if trainer.datamodule is not None:
                 self._show(trainer, "samples/real", real)
@@ -60,20 +61,25 @@ class Pictures(Callback):
             files = sorted(self.folder.glob("epoch_*.png"))
             step = -(-len(files) // MAX_FRAMES)
             frames = [pil_to_tensor(Image.open(file)) for file in (files[::-step])[::-1]]  # the last one is always in
-            images.save_gif(frames, self.folder / "training.gif")
+            with written_whole(self.folder / "training.gif") as part:
+                images.save_gif(frames, part)
 
     def _take(self, trainer: Trainer, gan: GAN, epoch: int) -> None:
         noise = torch.Generator().manual_seed(NOISE_SEED)
         num = self.nrow if gan.conditioning.num_classes else self.num_images
         fixed = torch.randn(num, gan.latent_dim, generator=noise).to(gan.device)
         picture = images.grid(gan.generate(*gan.conditioning.rows(fixed)), self.nrow)
-        images.save_png(picture, self.folder / f"epoch_{epoch:04d}.png")
+        self._keep(picture, f"epoch_{epoch:04d}.png")
         self._show(trainer, "samples/fixed", picture)
         start, end = torch.randn(2, 8, gan.latent_dim, generator=noise).to(gan.device)
         path = slerp(start, end, steps=10)
         classes = gan.conditioning.in_turn(len(path))  # one a row
         walk = gan.generate(path.flatten(0, 1), classes if classes is None else classes.repeat_interleave(10))
         self._show(trainer, "samples/interpolation", images.grid(walk, nrow=10))
+
+    def _keep(self, picture: Tensor, name: str) -> None:
+        with written_whole(self.folder / name) as part:  # half a picture would end the animation with an error
+            images.save_png(picture, part)
 
     def _show(self, trainer: Trainer, tag: str, picture: Tensor) -> None:
         for writer in writers(trainer):
