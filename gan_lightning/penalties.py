@@ -39,12 +39,17 @@ class WeightedPenalty(Penalty):
         schedule: (iteration, iterations in all) -> factor on the weight; None: the weight as it is.
 
     Raises:
-        ValueError: if the weight is not positive.
+        ValueError: if the weight is not positive, or the schedule is a name.
     """
 
-    def __init__(self, weight: float, schedule: Schedule | None = None) -> None:
+    def __init__(self, weight: float, schedule: Schedule | str | None = None) -> None:
         if weight <= 0:
             raise ValueError(f"penalty.weight={weight} must be positive; to train without a penalty: penalty=none")
+        if isinstance(schedule, str):
+            raise ValueError(
+                f"penalty.schedule={schedule}: the option of a group inside of another is typed as "
+                f"+schedule@penalty.schedule={schedule}"
+            )
         self.weight = weight
         self.schedule = schedule
 

@@ -49,7 +49,7 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif key.startswith(OBSERVERS):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            (kept if key in ENDS and not _has_end_in_schedule(config) else refused).append(text)
+            (kept if key in ENDS and not has_end_in_schedule(config) else refused).append(text)
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
@@ -64,7 +64,7 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
     return bool(old == value) if not OmegaConf.is_config(old) else bool(OmegaConf.to_container(old) == value)
 
 
-def _has_end_in_schedule(config: DictConfig) -> bool:
+def has_end_in_schedule(config: DictConfig) -> bool:
     """Does a number in an iteration depend on how many there are to be?"""
     targets = (OmegaConf.select(config, f"{key}._target_") for key in ("schedule", "penalty.schedule"))
     return any(target and not target.endswith("Constant") for target in targets)

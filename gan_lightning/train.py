@@ -64,6 +64,7 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     Raises:
         ValueError: if there are none left to do.
     """
+    from gan_lightning.resume import has_end_in_schedule
     from gan_lightning.runs import AT_END
 
     iterations = checkpoint["global_step"]
@@ -71,10 +72,11 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     for key, done in ("max_epochs", epochs), ("max_steps", iterations):
         end = config.trainer[key]
         if end != -1 and done >= end:
-            raise ValueError(
-                f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; "
-                f"to go on where the schedule does not forbid it: trainer.{key}={done + max(1, done // 5)}"
+            further = (
+                f"python -m gan_lightning resume={shorten(config.resume)} trainer.{key}={done + max(1, done // 5)}"
             )
+            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
+            raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
     return iterations
 
 
@@ -253,9 +255,10 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
         part.write_text(json.dumps(record, indent=2) + "\n")
 
     name = shlex.quote(shorten(folder))
-    duration, speed = format_seconds(seconds), f"{images_per_second:,.0f} images per second"
+    in_all = f" ({trainer.global_step:,} in all)" if earlier else ""
     lines = [
-        f"{trainer.global_step:,} iterations in {duration}, {speed}",
+        f"{trainer.global_step - earlier:,} iterations in {format_seconds(seconds)}{in_all}, "
+        f"{images_per_second:,.0f} images per second",
         *(f"{tag:24} {value:.4f}" for tag, value in scores.items()),
         f"everything is in {name}",
         f"  pictures     {name}/samples/",

@@ -1,4 +1,5 @@
 import logging
+import re
 import sys
 
 import pytest
@@ -50,6 +51,12 @@ def test_line_every_n_iterations_where_there_is_no_terminal(tmp_path, caplog):
     for line in lines(caplog):
         assert "D loss " in line and "G loss " in line and line.endswith(" left")
         assert "\n" not in line
+
+
+def test_line_before_any_loss_is_logged_has_the_time_alone(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, LOGGER)
+    fit(small_gan(), tmp_path, 2, callbacks=[Console(every_n_steps=1)])
+    assert all(re.fullmatch(r"epoch 1, iteration \d of 2: \d+ s left", line) for line in lines(caplog))
 
 
 def test_lines_stay_out_of_a_terminal_which_has_the_bar_but_reach_the_log_file(tmp_path, caplog, terminal):

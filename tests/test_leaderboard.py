@@ -151,6 +151,9 @@ def test_leaderboard_prints_and_writes_tables(run_cli: RunCli, mixed):
     assert "5 settings, by metrics/fid" in result.stdout
     assert "2.6000 ± 0.1414 (2)" in result.stdout
     assert (mixed / "leaderboard.csv").exists() and (mixed / "leaderboard.html").exists()
+    assert " more are in" not in result.stdout
+    few = run_cli("runs=.", "most=2", module="gan_lightning.leaderboard", cwd=mixed)
+    assert "3 more are in leaderboard.csv and .html" in few.stdout
 
 
 @pytest.mark.parametrize(

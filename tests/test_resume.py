@@ -1,6 +1,7 @@
 """A run that is stopped and resumed ends as one that was not: every number in its last checkpoint is the same."""
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -211,11 +212,13 @@ def test_csv_of_before_is_kept(train):
     assert sorted(set(steps)) == list(range(1, TOTAL + 1))
 
 
-def test_seconds_and_iterations_are_those_of_the_whole_run(train):
+def test_seconds_and_iterations_are_those_of_the_whole_run(train, caplog):
+    caplog.set_level(logging.INFO, "gan_lightning.train")
     first = json.loads((train("run", "trainer.max_steps=10") / "metrics.json").read_text())
     both = json.loads((train("run", resume=True) / "metrics.json").read_text())
     assert (both["iterations"], both["images"]) == (TOTAL, TOTAL * 64)
     assert both["seconds"] > first["seconds"]
+    assert f"\n{TOTAL - 10} iterations in " in caplog.text and f" ({TOTAL} in all), " in caplog.text
 
 
 def test_a_finished_run_says_how_to_go_on(train):
@@ -226,6 +229,12 @@ def test_a_finished_run_says_how_to_go_on(train):
     assert contents(run)["global_step"] == 4 * EPOCH
     # For the next time that it is resumed.
     assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_epochs == 4
+
+
+def test_a_finished_run_whose_schedule_has_fallen_is_not_told_to_go_on(train):
+    train("run", "schedule=linear")
+    with pytest.raises(ValueError, match=r"is at its end.*; its schedule has fallen to its end$"):
+        train("run", "schedule=linear", resume=True)
 
 
 # --- After a signal, from the command line -----------------------------------------------------------------------

@@ -80,10 +80,9 @@ class Console(Callback):
         left = f"{format_seconds(seconds / done * (total - iteration))} left" if total != float("inf") else "no end set"
         log.log(
             self.line_level,
-            "epoch %d, iteration %d of %s: %s, %s",
+            "epoch %d, iteration %d of %s: %s",
             trainer.current_epoch + 1,
             iteration,
             total,
-            ", ".join(losses),
-            left,
+            ", ".join([*losses, left]),
         )

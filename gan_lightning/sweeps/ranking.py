@@ -191,9 +191,9 @@ def terminal_table(rows: list[Row], metric: str, most: int = 10) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{count(rows, 'setting')}, by {metric}, the best first", title_justify="left", caption_justify="left"
-    )
+    left = f"{len(rows) - most} more are in leaderboard.csv and .html" if len(rows) > most else None
+    title = f"{count(rows, 'setting')}, by {metric}, the best first"
+    table = Table(title=title, caption=left, title_justify="left", caption_justify="left")
     for heading in ("", metric, "state", "time", "settings", "folder"):
         table.add_column(heading, overflow="fold", justify="right" if heading in ("", "time") else "left")
     for place, row in enumerate(rows[:most], start=1):
