@@ -228,7 +228,7 @@ def test_a_disk_that_fills_up_while_running_is_one_line(fail_here: Callable[...,
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this machine")
     Path("run/samples").mkdir(parents=True)
-    Path("run/samples/real.png").symlink_to("/dev/full")
+    Path("run/samples/real.png.part").symlink_to("/dev/full")  # where the picture is written first
     assert "the disk is full" in fail_here(
         "trainer=debug", "trainer.log_every_n_steps=1", "metrics=none", *idx_data, "hydra.run.dir=run"
     )
