@@ -21,9 +21,9 @@ from gan_lightning.latent import draw
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.penalties import Constraint, Penalty
 from gan_lightning.randomness import BLOCK_SIZE, block_seed, derive_seed
+from gan_lightning.schedules import Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-Schedule = Callable[[int, float], float]
 Step = dict[str, Tensor]
 
 ADAM: MakeOptimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))  # DCGAN, section 4
@@ -183,9 +183,10 @@ class GAN(LightningModule):
     def follow_schedule(self) -> None:
         """Set both learning rates for this iteration; it follows from its number alone."""
         if self.schedule:
+            factor = self.factor(self.schedule)
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = self.factor(self.schedule) * group["initial_lr"]
+                    group["lr"] = factor * group["initial_lr"]
 
     def factor(self, schedule: Schedule | None) -> float:
         """What a schedule makes of its value in this iteration."""

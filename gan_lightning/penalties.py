@@ -13,8 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gan_lightning.schedules import Schedule
+
 Logits = Callable[[Tensor, Tensor | None], Tensor]
-Schedule = Callable[[int, float], float]
 
 
 class Penalty(Protocol):

@@ -6,6 +6,9 @@ anywhere.
 """
 
 import math
+from collections.abc import Callable
+
+Schedule = Callable[[int, float], float]
 
 
 class Constant:

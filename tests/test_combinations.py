@@ -6,14 +6,15 @@ from itertools import combinations, product
 import pytest
 import torch
 from hydra.utils import instantiate
-from test_gan import SHAPE, small_gan
+from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, descend, small_gan, trained_once
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.losses import Hinge, NonSaturating, Wasserstein
-from gan_lightning.models import dcgan, mlp
+from gan_lightning.models import dcgan
 from gan_lightning.paths import options
 from gan_lightning.penalties import R1, R1R2, R2, GradientPenalty, WeightClipping
+from gan_lightning.randomness import derive_seed
 from gan_lightning.train import build_gan
 
 PENALTIES = [GradientPenalty, R1, R2, R1R2]
@@ -171,31 +172,15 @@ def test_wasserstein_loss_without_a_bound_on_the_slope_is_warned_of(caplog):
 
 def test_wgan_gp_equals_its_paper_written_out(tmp_path):
     """Algorithm 1 of Gulrajani et al. 2017 for one iteration with both turns, plain gradient descent for Adam."""
-    from test_gan import BATCH_SIZE, LATENT_DIM, Calls, fit
+    gan, G, D, real = trained_once(tmp_path, lr=0.1, seed=5, loss=Wasserstein(), penalty=GradientPenalty(10.0))
 
-    from gan_lightning.randomness import derive_seed
-
-    networks = {"discriminator": mlp.Discriminator(SHAPE, [16]), "generator": mlp.Generator(LATENT_DIM, SHAPE, [16])}
-    sgd = {f"{name}_optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1) for name in networks}
-    gan = small_gan(loss=Wasserstein(), penalty=GradientPenalty(10.0), seed=5, **networks, **sgd)
-    G, D = mlp.Generator(LATENT_DIM, SHAPE, [16]), mlp.Discriminator(SHAPE, [16])
-    G.load_state_dict(gan.generator.state_dict())
-    D.load_state_dict(gan.discriminator.state_dict())
-    calls = Calls()
-    fit(gan, tmp_path, 1, callbacks=[calls])
-
-    real = calls.batches[0]
     noise = torch.Generator().manual_seed(derive_seed(5, 0))
     z, z_again = (torch.randn(BATCH_SIZE, LATENT_DIM, generator=noise) for _ in range(2))
     u = torch.rand(BATCH_SIZE, 1, generator=torch.Generator().manual_seed(derive_seed(5, 0, 0))).view(-1, 1, 1, 1)
     between = (u * real + (1 - u) * G(z)).detach().requires_grad_()
     (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
     loss = (D(G(z)) - D(real) + 10 * (slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
-    for parameter, gradient in zip(D.parameters(), torch.autograd.grad(loss, list(D.parameters())), strict=True):
-        parameter.data -= 0.1 * gradient
-    for parameter, gradient in zip(
-        G.parameters(), torch.autograd.grad(-D(G(z_again)).mean(), list(G.parameters())), strict=True
-    ):
-        parameter.data -= 0.1 * gradient
+    descend(D, loss, lr=0.1)
+    descend(G, -D(G(z_again)).mean(), lr=0.1)
     assert_close(gan.discriminator.state_dict(), D.state_dict())
     assert_close(gan.generator.state_dict(), G.state_dict())

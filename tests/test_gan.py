@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 from types import SimpleNamespace
@@ -148,18 +149,28 @@ def test_nothing_but_its_own_steps_changes_a_networks_weights(tmp_path, reuse_fa
             assert all(torch.equal(after[name][key], before[name][key]) for key in parameters)
 
 
+def trained_once(folder, lr, **settings):
+    """A GAN of MLPs after one iteration of plain gradient descent, G and D as they were before it, its real images."""
+    networks = {"discriminator": mlp.Discriminator(SHAPE, [16]), "generator": mlp.Generator(LATENT_DIM, SHAPE, [16])}
+    sgd = {f"{name}_optimizer": lambda parameters: torch.optim.SGD(parameters, lr=lr) for name in networks}
+    gan = small_gan(**settings, **networks, **sgd)
+    G, D = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
+    calls = Calls()
+    fit(gan, folder, 1, callbacks=[calls])
+    return gan, G, D, calls.batches[0]
+
+
+def descend(network, loss, lr):
+    """One step of plain gradient descent, written out."""
+    parameters = list(network.parameters())
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.data -= lr * gradient
+
+
 @pytest.mark.parametrize("reuse_fake", [False, True])
 def test_update_equals_the_gradients_of_algorithm_1(tmp_path, reuse_fake):
     """D's gradient ascends on m real and m generated images, then G's on its own, written out for one iteration."""
-    settings = {"discriminator": mlp.Discriminator(SHAPE, [16]), "generator": mlp.Generator(LATENT_DIM, SHAPE, [16])}
-    sgd = {f"{name}_optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.5) for name in settings}
-    gan = small_gan(seed=5, reuse_fake=reuse_fake, penalty=R1(0.7), **settings, **sgd)
-    G, D = mlp.Generator(LATENT_DIM, SHAPE, [16]), mlp.Discriminator(SHAPE, [16])
-    G.load_state_dict(gan.generator.state_dict())
-    D.load_state_dict(gan.discriminator.state_dict())
-    calls = Calls()
-    fit(gan, tmp_path, 1, callbacks=[calls])
-    real = calls.batches[0]
+    gan, G, D, real = trained_once(tmp_path, lr=0.5, seed=5, reuse_fake=reuse_fake, penalty=R1(0.7))
     noise = torch.Generator().manual_seed(derive_seed(5, 0))
     z = torch.randn(BATCH_SIZE, LATENT_DIM, generator=noise)
     z_again = z if reuse_fake else torch.randn(BATCH_SIZE, LATENT_DIM, generator=noise)
@@ -168,11 +179,8 @@ def test_update_equals_the_gradients_of_algorithm_1(tmp_path, reuse_fake):
     (slope,) = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     value = D(real).sigmoid().log().mean() + (1 - D(G(z)).sigmoid()).log().mean()
     loss = -value + 0.7 / 2 * slope.square().sum(dim=(1, 2, 3)).mean()
-    for parameter, gradient in zip(D.parameters(), torch.autograd.grad(loss, list(D.parameters())), strict=True):
-        parameter.data -= 0.5 * gradient
-    loss = -D(G(z_again)).sigmoid().log().mean()
-    for parameter, gradient in zip(G.parameters(), torch.autograd.grad(loss, list(G.parameters())), strict=True):
-        parameter.data -= 0.5 * gradient
+    descend(D, loss, lr=0.5)
+    descend(G, -D(G(z_again)).sigmoid().log().mean(), lr=0.5)
     assert_close(gan.discriminator.state_dict(), D.state_dict())
     assert_close(gan.generator.state_dict(), G.state_dict())
 

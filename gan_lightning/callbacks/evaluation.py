@@ -16,16 +16,8 @@ from gan_lightning.metrics.scores import Reference, Scores, load_reference, scor
 
 log = logging.getLogger(__name__)
 
-SHOWN = (
-    "fid",
-    "kid",
-    "precision",
-    "recall",
-    "coverage",
-    "memorised",
-    "conditional_accuracy",
-)  # in the line; all go to TensorBoard
-
+# In the line; all go to TensorBoard.
+SHOWN = ("fid", "kid", "precision", "recall", "coverage", "memorised", "conditional_accuracy")
 
 Samples = tuple[Tensor, Tensor | None]  # of a block: images (N, C, H, W) uint8, and the classes asked for (N,)
 
