@@ -45,7 +45,7 @@ NO_SCORES = "metrics=none"  # the contestants have none either
 SAME_OBJECTIVE = ["reuse_fake=true", "penalty=none", "ema=null", f"data.batch_size={BATCH_SIZE}"]
 PROJECT = {
     "mlp": {"project": ["experiment=mlp_day24", NO_SCORES], "default": [NO_SCORES]},
-    "dcgan": {"project": ["model=dcgan", *SAME_OBJECTIVE, NO_SCORES]},
+    "dcgan": {"project": ["model=dcgan", "model.discriminator.batch_norm=true", *SAME_OBJECTIVE, NO_SCORES]},
 }
 # (contestant, opponent): the least ratio of their images per second, on two CPU cores
 TARGETS = {

@@ -19,7 +19,7 @@ class EMA(nn.Module):
         warmup: share of the images seen so far that the half-life may not exceed.
     """
 
-    def __init__(self, half_life_kimg: float = 10.0, warmup: float = 0.05) -> None:
+    def __init__(self, half_life_kimg: float = 25.2, warmup: float = 0.05) -> None:
         super().__init__()
         if half_life_kimg <= 0:
             raise ValueError(f"ema.half_life_kimg={half_life_kimg} must be positive; to switch averaging off: ema=null")

@@ -149,7 +149,7 @@ def test_penalty_with_batch_norm_in_the_discriminator_is_warned_of(caplog, penal
 
 def test_what_the_warning_of_batch_norm_names_ends_it(caplog, compose):
     with caplog.at_level(logging.WARNING, logger="gan_lightning"):
-        build_gan(compose("model=dcgan"))
+        build_gan(compose("model=dcgan", "model.discriminator.batch_norm=true", "model.discriminator.init=dcgan"))
         (line,) = caplog.messages
         typed = [word.rstrip(",") for word in line.split() if word.startswith("model.")]
         build_gan(compose("model=dcgan", *typed))

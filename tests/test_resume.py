@@ -27,7 +27,10 @@ SIZE = ("data.batch_size=64", f"trainer.max_epochs={EPOCHS}", f"trainer.limit_tr
 WATCHED = ("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1")
 RECIPES = {
     "default": (),
-    "dcgan": ("model=dcgan", "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
+    "dcgan": (
+        *("model=dcgan", "model.generator.base_channels=4", "model.discriminator.base_channels=4"),
+        *("model.discriminator.batch_norm=true", "penalty=none"),
+    ),
     "critic": ("n_critic=5", "penalty=none"),
     "day22": ("experiment=mlp_day22", "data.batch_size=64", "trainer.max_steps=-1"),
     "steadied": (

@@ -85,6 +85,7 @@ def dcgan() -> Recipe:
     return Recipe(
         overrides=[
             "model=dcgan", "model.generator.base_channels=16", "model.discriminator.base_channels=16",
+            "model.discriminator.batch_norm=true", "model.generator.init=dcgan", "model.discriminator.init=dcgan",
             "loss=non_saturating", "penalty=none", "ema=null",
             "optimizer.generator.lr=2e-4", "optimizer.generator.betas=[0.5,0.999]",
             "optimizer.discriminator.lr=2e-4", "optimizer.discriminator.betas=[0.5,0.999]",

@@ -2,6 +2,8 @@
 
 The paper's rules (section 3): strided and transposed convolutions only, BatchNorm except at G's output and D's
 input, ReLU in G, LeakyReLU 0.2 in D, weights N(0, 0.02). Two stages in place of four: 28x28 is 7x7 doubled twice.
+Differs unless asked for: D has no BatchNorm, for the sake of gradient penalties, and both have PyTorch's weights;
+without BatchNorm N(0, 0.02) is too small.
 
 Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classes.
 """
@@ -45,7 +47,7 @@ class Generator(nn.Module):
         latent_dim: int,
         image_shape: Sequence[int],
         base_channels: int = 64,
-        init: str = "dcgan",
+        init: str = "default",
         conditioning: str = "none",
         num_classes: int = 0,
     ) -> None:
@@ -89,7 +91,7 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the first layer; the second has twice as many.
-        batch_norm: as in the paper. A gradient penalty asks for the slope at each image alone, and wants it off.
+        batch_norm: as in the paper; a gradient penalty asks for the slope at each image alone, and wants it off.
         spectral_norm, minibatch_std: see `models/layers.py`.
         conditioning: how it looks at labels, a name in `models/conditioning.py`.
         num_classes: K; 0 for `none`.
@@ -102,10 +104,10 @@ class Discriminator(nn.Module):
         self,
         image_shape: Sequence[int],
         base_channels: int = 64,
-        batch_norm: bool = True,
+        batch_norm: bool = False,
         spectral_norm: bool = False,
         minibatch_std: bool = False,
-        init: str = "dcgan",
+        init: str = "default",
         conditioning: str = "none",
         num_classes: int = 0,
     ) -> None:
