@@ -22,7 +22,7 @@ class Augment(Protocol):
 
 
 class DiffAugment:
-    """DiffAugment. Zhao et al. 2020, section 3.3 and appendix A.2. https://arxiv.org/abs/2006.10738
+    """DiffAugment. Zhao et al. 2020, section 3.3. https://arxiv.org/abs/2006.10738
 
     color: brightness by up to 0.5, saturation by a factor in [0, 2), contrast by one in [0.5, 1.5).
     translation: by up to an eighth of the image, along each axis.  cutout: a square of half the image's size.

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class EMA(nn.Module):
-    """Exponential moving average of the generator's weights. Karras et al. 2018, section 4.2.
+    """Exponential moving average of the generator's weights. Karras et al. 2018, appendix A.1.
     https://arxiv.org/abs/1710.10196
 
     After an update on a batch of B images: `average = d * average + (1 - d) * weights`,  `d = 0.5^(B / h)`.

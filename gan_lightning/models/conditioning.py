@@ -95,7 +95,7 @@ class ConditionalBatchNorm(Conditional):
 
 
 class Projection(Conditional):
-    """The projection discriminator's last layer. Miyato & Koyama 2018, equation 4. https://arxiv.org/abs/1802.05637
+    """The projection discriminator's last layer. Miyato & Koyama 2018, section 3. https://arxiv.org/abs/1802.05637
 
     `logit = psi(phi(x)) + <embed(y), phi(x)>`
 
