@@ -1,4 +1,4 @@
-"""Spectral normalisation and minibatch standard deviation, in the layers and in both families of networks."""
+"""Spectral normalisation and minibatch standard deviation, in the layers and in the families that have them."""
 
 import pytest
 import torch
@@ -12,10 +12,15 @@ from gan_lightning.callbacks.console import Console
 from gan_lightning.callbacks.network_table import network_rows
 from gan_lightning.callbacks.tensorboard import Dashboard
 from gan_lightning.checkpoint import load_gan
-from gan_lightning.models import dcgan, mlp
+from gan_lightning.models import dcgan, mlp, resnet
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
-FAMILIES = {"mlp": mlp, "dcgan": dcgan}
+FAMILIES = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
+SMALL = {
+    "mlp": {"hidden": [16]},
+    "dcgan": {"base_channels": 4, "batch_norm": False},
+    "resnet": {"base_channels": 4, "spectral_norm": False},
+}
 
 
 def images(batch, shape=SHAPE, seed=0):
@@ -24,8 +29,7 @@ def images(batch, shape=SHAPE, seed=0):
 
 def discriminator(family, **settings):
     torch.manual_seed(0)
-    size = {"hidden": [16]} if family == "mlp" else {"base_channels": 4, "batch_norm": False}
-    return FAMILIES[family].Discriminator(SHAPE, **size, **settings)
+    return FAMILIES[family].Discriminator(SHAPE, **SMALL[family] | settings)
 
 
 def layers_with_weights(network):
@@ -142,11 +146,10 @@ def test_watching_a_run_changes_nothing(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_checkpoint_loads_with_the_same_logits(tmp_path, family):
-    size = {"hidden": [16]} if family == "mlp" else {"base_channels": 4, "batch_norm": False}
     module = f"gan_lightning.models.{family}"
     networks = {
         "generator": {"_target_": "gan_lightning.models.mlp.Generator", "latent_dim": LATENT_DIM, "image_shape": SHAPE},
-        "discriminator": {"_target_": f"{module}.Discriminator", "image_shape": SHAPE, **size, **BOTH},
+        "discriminator": {"_target_": f"{module}.Discriminator", "image_shape": SHAPE, **SMALL[family], **BOTH},
     }
     gan = small_gan(
         generator=mlp.Generator(LATENT_DIM, SHAPE), discriminator=discriminator(family, **BOTH), networks=networks

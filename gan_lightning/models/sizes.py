@@ -1,0 +1,26 @@
+"""Which sizes networks can reach that double a small one."""
+
+from collections.abc import Sequence
+
+SMALLEST = (4, 5, 6, 7)  # pixels
+
+
+def smallest_size(image_shape: Sequence[int], model: str) -> int:
+    """The size that is doubled, once or more, on the way to the image: 7 for 28, 4 for 32 and 64.
+
+    Args:
+        model: the option's name, for the error.
+
+    Raises:
+        ValueError: if the image is not square, or its size is not 4, 5, 6 or 7 doubled.
+    """
+    _, height, width = image_shape
+    size = height
+    while size > SMALLEST[-1] and size % 2 == 0:
+        size //= 2
+    if height != width or size not in SMALLEST or size == height:
+        raise ValueError(
+            f"data.image_shape={list(image_shape)}: model={model} needs square images of 4, 5, 6 or 7 pixels doubled, "
+            "such as 28, 32 or 64; resize the data, or use model=mlp"
+        )
+    return size
