@@ -92,9 +92,9 @@ def test_torch_is_not_imported_before_the_config_stands(run_cli: RunCli, module:
         ("trainer.limit_train_batches=2", "takes a plus: +trainer.limit_train_batches=2"),
         (
             "model=dcgn",
-            "model=dcgn: no such option; did you mean model=dcgan? model is one of dcgan, mlp, resnet",
+            "model=dcgn: no such option; did you mean model=dcgan? model is one of dcgan, mlp, r3gan, resnet",
         ),
-        ("model=3", "model=3: no such option; model is one of dcgan, mlp, resnet"),
+        ("model=3", "model=3: no such option; model is one of dcgan, mlp, r3gan, resnet"),
         ("seed", "cannot read 'seed': settings are written key=value"),
         ("=3", "cannot read '=3': the key before = is missing"),
         ("resume=a=b", "cannot read 'resume=a=b': quote the value"),

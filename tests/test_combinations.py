@@ -5,6 +5,7 @@ from itertools import combinations, product
 
 import pytest
 import torch
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, descend, small_gan, trained_once
 from torch.testing import assert_close
@@ -22,9 +23,14 @@ GROUPS = ("loss", "penalty", "constraint", "model", "conditioning", "augment")
 SWITCHES = ("model.discriminator.spectral_norm", "model.discriminator.minibatch_std", "reuse_fake")
 CHOICES = {group: options(group) for group in GROUPS} | {key: ["false", "true"] for key in SWITCHES}
 REFUSED = [{"constraint": "weight_clipping", "model.discriminator.spectral_norm": "true"}]
+WITHOUT = {"r3gan": SWITCHES[:2]}  # switches that a model does not have
+NOT_THERE = [{"model": model, key: "true"} for model, keys in WITHOUT.items() for key in keys]
+R3GAN = {"base_channels": 2, "max_channels": 4, "num_blocks": 1, "group_width": 2}
 SMALL = {
     "mlp": ["model.generator.hidden=[16]", "model.discriminator.hidden=[16]"],
     "dcgan": ["model.generator.base_channels=4", "model.discriminator.base_channels=4"],
+    "resnet": ["model.generator.base_channels=8", "model.discriminator.base_channels=8"],
+    "r3gan": [f"model.{name}.{key}={value}" for name in ("generator", "discriminator") for key, value in R3GAN.items()],
 }
 SHORT = ["data.batch_size=8", "trainer.max_epochs=-1", "trainer.max_steps=2", "++trainer.limit_val_batches=0"]
 
@@ -34,7 +40,7 @@ def pairs(row):
 
 
 def is_refused(row):
-    return any(bad.items() <= row.items() for bad in REFUSED)
+    return any(bad.items() <= row.items() for bad in REFUSED + NOT_THERE)
 
 
 def cover_pairs(choices):
@@ -62,7 +68,7 @@ ROWS = cover_pairs(CHOICES)
 
 
 def overrides(row):
-    return [f"{key}={option}" for key, option in row.items()]
+    return [f"{key}={option}" for key, option in row.items() if key not in WITHOUT.get(row.get("model"), ())]
 
 
 def fit_quietly(gan, config):
@@ -77,7 +83,7 @@ def test_every_pair_of_choices_is_in_a_row_and_none_that_is_refused():
     every = {
         frozenset([(a, x), (b, y)]) for a, b in combinations(CHOICES, 2) for x, y in product(CHOICES[a], CHOICES[b])
     }
-    refused = {frozenset(bad.items()) for bad in REFUSED}
+    refused = {frozenset(bad.items()) for bad in REFUSED + NOT_THERE}
     assert set().union(*map(pairs, ROWS)) == every - refused
     assert len(ROWS) < 50
 
@@ -112,6 +118,13 @@ def test_everything_together_trains_in_bf16(compose, penalty):
 
 
 # --- Refused and warned of -----------------------------------------------------------------------------------
+
+
+def test_switch_that_a_model_does_not_have_is_no_key_of_it(compose):
+    for row in NOT_THERE:
+        (_, model), (key, _) = row.items()
+        with pytest.raises(ConfigCompositionException, match=f"Could not override '{key}'"):
+            compose(f"model={model}", f"{key}=true")
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: " ".join(row.values()))

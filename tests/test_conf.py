@@ -17,6 +17,7 @@ FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rg
 COMMANDS = sorted(path.stem for path in conf_dir().glob("*.yaml"))
 CHOICES = [f"{group}={option}" for group in groups() for option in options(group)]
 SMALL = ["data.batch_size=8", "trainer.max_epochs=-1", "trainer.max_steps=1", "trainer.log_every_n_steps=1"]
+FEW = ["callbacks.pictures.num_images=4", "callbacks.pictures.nrow=2"]
 
 NOT_RUN = {
     "trainer=gpu": "needs a GPU: its error message is tested below",
@@ -69,7 +70,7 @@ def test_every_choice_for_training_trains_one_batch(compose, tmp_path, choice):
         pytest.skip(f"a choice of {command}, whose tests run it")
     group = choice.partition("=")[0]
     debug = [] if group == "trainer" else ["trainer=debug"]
-    config = compose(choice, *debug, *SMALL, "trainer.accelerator=cpu")
+    config = compose(choice, *debug, *SMALL, *FEW, "trainer.accelerator=cpu")
     main(config)
     assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] == 1
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

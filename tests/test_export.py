@@ -10,12 +10,17 @@ from torch.testing import assert_close
 from gan_lightning import export
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
-from gan_lightning.models import mlp
+from gan_lightning.models import mlp, r3gan, resnet
 from gan_lightning.models.dcgan import Generator as DCGAN
 
-MLP = mlp.Generator
+MLP, RESNET, R3GAN = mlp.Generator, resnet.Generator, r3gan.Generator
 ARGUMENTS = {"latent_dim": LATENT_DIM, "image_shape": list(SHAPE)}
-SMALL = {MLP: {"hidden": [8]}, DCGAN: {"base_channels": 4}}
+SMALL = {
+    MLP: {"hidden": [8]},
+    DCGAN: {"base_channels": 4},
+    RESNET: {"base_channels": 4},
+    R3GAN: {"base_channels": 4, "group_width": 4, "num_blocks": 1},
+}
 
 
 def make_run(folder, network=DCGAN, num_classes=0, **told):
@@ -54,7 +59,14 @@ def write(compose):
     return lambda *overrides: export.main(compose(*overrides, config_name="export"))
 
 
-@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+LONGER = [pytest.param(network, marks=pytest.mark.slow) for network in (RESNET, R3GAN)]
+
+
+def name(network):
+    return network.__module__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("network", [MLP, DCGAN, *LONGER], ids=name)
 def test_onnx_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp_path, write, network, caplog):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder, gan = make_run(tmp_path / "run", network)
@@ -73,7 +85,7 @@ def test_onnx_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp_
         assert_close(torch.from_numpy(images), gan.generate(z), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [MLP, DCGAN], ids=["mlp", "dcgan"])
+@pytest.mark.parametrize("network", SMALL, ids=name)
 def test_torch_file_makes_the_images_of_the_averaged_generator_for_any_batch(tmp_path, write, network):
     folder, gan = make_run(tmp_path / "run", network)
     write(f"ckpt={folder}", "format=torch")

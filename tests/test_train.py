@@ -155,11 +155,16 @@ def test_grid_of_choices_makes_a_run_for_every_combination(run_cli, idx_data, tm
 # --- In this process ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["mlp", "dcgan"])
+@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_every_model_trains_in_every_precision(train, model, precision):
-    narrow = [f"model.{network}.base_channels=8" for network in ("generator", "discriminator") if model == "dcgan"]
-    short = ["trainer.max_steps=2", "trainer.log_every_n_steps=1", "data.batch_size=32"]
+    narrow = [f"model.{network}.base_channels=8" for network in ("generator", "discriminator") if model != "mlp"]
+    short = [
+        "trainer.max_steps=2",
+        "trainer.log_every_n_steps=1",
+        "data.batch_size=8",
+        "callbacks.pictures.num_images=8",
+    ]
     folder = train(f"model={model}", f"trainer.precision={precision}", *narrow, *short)
     record = score(folder)
     assert record["iterations"] == 2

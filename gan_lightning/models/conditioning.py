@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | concat | one-hot label beside z | one-hot label beside the pixels, for convolutions as K planes |
 | embedding | learned vector beside z | learned image of the label beside the pixels |
-| projection | BatchNorm with a scale and a shift for each class | logit = psi(phi(x)) + <embed(y), phi(x)> |
+| projection | BatchNorm with a scale and shift by class (r3gan: embedding) | logit = psi(phi(x)) + <embed(y), phi(x)> |
 | auxiliary | as concat | is not told, but says the class: (logits, class logits) |
 
 Shapes: B batch, F features, C channels, H height, W width, K classes. Labels are (B,) int64 in [0, K).
@@ -99,7 +99,8 @@ class Projection(Conditional):
 
     `logit = psi(phi(x)) + <embed(y), phi(x)>`
 
-    phi(x) are all features of the layer before; the paper's sum over places would say what is there, not where.
+    phi(x) are all features of the layer before. Where that sums over places, as in the paper, they say what is there,
+    else also where.
 
     Args:
         psi: features -> one number.
