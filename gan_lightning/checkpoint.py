@@ -300,6 +300,8 @@ def _check_optimizer(found: Any, wanted: dict[str, Any], name: str) -> None:
         raise ValueError(f"{name}.param_groups are not as many as those of the run")
     for group, own in zip(found["param_groups"], wanted["param_groups"], strict=True):
         form = {"lr": _is_number, "initial_lr": _is_number, "params": partial(operator.eq, own["params"])}
+        if "initial_betas" in own:
+            form["initial_betas"] = partial(operator.eq, own["initial_betas"])
         _check_form(group, form, f"{name}.param_groups")
     for weight, state in found["state"].items():  # none at all before the generator's first turn
         place, own = f"{name}.state[{_one_line(weight)}]", wanted["state"].get(weight)

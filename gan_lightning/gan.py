@@ -21,7 +21,7 @@ from gan_lightning.latent import draw
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.penalties import Constraint, Penalty
 from gan_lightning.randomness import BLOCK_SIZE, block_seed, derive_seed
-from gan_lightning.schedules import Schedule
+from gan_lightning.schedules import Schedule, check_beta2, check_schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Step = dict[str, Tensor]
@@ -49,6 +49,7 @@ class GAN(LightningModule):
         generator_optimizer, discriminator_optimizer: parameters -> optimizer.
         latent_dim: Z.
         schedule: how the learning rates change over the run, see `schedules.py`; None: not at all.
+        beta2_schedule: how `1 - beta2` of Adam does, the weight of the newest squared gradient in its average.
         max_gradient_norm: a longer gradient of D or of G is cut down to this length; None: no limit.
         n_critic: updates of D for one of G; k in the paper.
         reuse_fake: G's turn judges the images of D's turn again, instead of images from fresh noise.
@@ -73,6 +74,7 @@ class GAN(LightningModule):
         generator_optimizer: MakeOptimizer = ADAM,
         discriminator_optimizer: MakeOptimizer = ADAM,
         schedule: Schedule | None = None,
+        beta2_schedule: Schedule | str | None = None,
         max_gradient_norm: float | None = None,
         latent_dim: int = 100,
         n_critic: int = 1,
@@ -107,6 +109,7 @@ class GAN(LightningModule):
             ema.follow(generator)
         self.make_optimizers = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self.schedule = schedule
+        self.beta2_schedule = check_schedule(beta2_schedule, "optimizer.beta2_schedule")
         self.max_gradient_norm = max_gradient_norm
         self.latent_dim = latent_dim
         self.n_critic = n_critic
@@ -181,12 +184,17 @@ class GAN(LightningModule):
             torch.cuda.manual_seed(own)
 
     def follow_schedule(self) -> None:
-        """Set both learning rates for this iteration; it follows from its number alone."""
+        """Set learning rates and beta2 of both optimizers for this iteration; they follow from its number alone."""
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         if self.schedule:
             factor = self.factor(self.schedule)
-            for optimizer in self.trainer.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = factor * group["initial_lr"]
+            for group in groups:
+                group["lr"] = factor * group["initial_lr"]
+        if self.beta2_schedule:
+            factor = self.factor(self.beta2_schedule)
+            for group in groups:
+                beta1, beta2 = group["initial_betas"]
+                group["betas"] = (beta1, 1 - factor * (1 - beta2))
 
     def factor(self, schedule: Schedule | None) -> float:
         """What a schedule makes of its value in this iteration."""
@@ -230,6 +238,9 @@ class GAN(LightningModule):
             raise ValueError(f"optimizer.{name}: {error}") from error
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]  # PyTorch's own name for it
+            if self.beta2_schedule:
+                check_beta2(self.beta2_schedule, group, f"optimizer.{name}")
+                group["initial_betas"] = group["betas"]
         return optimizer
 
     @property

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.schedules import Schedule
+from gan_lightning.schedules import Schedule, check_schedule
 
 Logits = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -46,13 +46,8 @@ class WeightedPenalty(Penalty):
     def __init__(self, weight: float, schedule: Schedule | str | None = None) -> None:
         if weight <= 0:
             raise ValueError(f"penalty.weight={weight} must be positive; to train without a penalty: penalty=none")
-        if isinstance(schedule, str):
-            raise ValueError(
-                f"penalty.schedule={schedule}: the option of a group inside of another is typed as "
-                f"+schedule@penalty.schedule={schedule}"
-            )
         self.weight = weight
-        self.schedule = schedule
+        self.schedule = check_schedule(schedule, "penalty.schedule")
 
 
 class GradientPenalty(WeightedPenalty):

@@ -66,8 +66,11 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
 
 def has_end_in_schedule(config: DictConfig) -> bool:
     """Does a number in an iteration depend on how many there are to be?"""
-    targets = (OmegaConf.select(config, f"{key}._target_") for key in ("schedule", "penalty.schedule"))
-    return any(target and not target.endswith("Constant") for target in targets)
+    schedules = (OmegaConf.select(config, key) for key in ("schedule", "penalty.schedule", "optimizer.beta2_schedule"))
+    return any(
+        schedule and not schedule._target_.endswith("Constant") and schedule.get("until") is None
+        for schedule in schedules
+    )
 
 
 def keep_end(config: DictConfig) -> None:

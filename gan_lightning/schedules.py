@@ -1,4 +1,4 @@
-"""How a number changes over a run: the learning rates of both networks, or the weight of a penalty.
+"""How a number changes over a run: the learning rates of both networks, the weight of a penalty, Adam's `1 - beta2`.
 
 A schedule is called as `schedule(iteration, total)` before iteration number `iteration`, counted from 0, of a run of
 `total` (infinity where the run has no end), and returns the factor on that number. It has no state: a run resumes
@@ -7,8 +7,11 @@ anywhere.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 Schedule = Callable[[int, float], float]
+
+LONGEST = 2**53  # iterations; at its end every schedule has come to its own
 
 
 class Constant:
@@ -31,48 +34,92 @@ class Constant:
             raise ValueError(f"schedule.warmup={self.warmup} must be less than the run's {total} iterations")
         if iteration < self.warmup:
             return (iteration + 1) / (self.warmup + 1)
-        return self.factor((iteration - self.warmup) / (total - self.warmup))
+        return self.factor((iteration - self.warmup) / (self.end(total) - self.warmup))
+
+    def end(self, total: float) -> float:
+        """The iteration at which it has come to its end."""
+        return total
 
     def factor(self, progress: float) -> float:
-        """The factor after the warm-up, of which the share `progress` in [0, 1) is done."""
+        """The factor after the warm-up, of which the share `progress` is done; 1 or more: all of it."""
         return 1.0
 
 
 class Falling(Constant):
-    """Falls from 1 to `final` at the end of the run.
+    """Falls from 1 to `final`, and stays there.
 
     Args:
         warmup: as above.
         final: factor at the end, 0 or more.
+        until: iteration at which it is reached, R3GAN's burn-in; None: the end of the run.
 
     Raises:
-        ValueError: if warmup or final is negative; when called, if the run has no end or ends before the warm-up.
+        ValueError: if warmup or final is negative, or until not after the warm-up; when called, if the run ends before
+            the warm-up, or neither it nor the schedule has an end.
     """
 
-    def __init__(self, warmup: int = 0, final: float = 0.0) -> None:
+    def __init__(self, warmup: int = 0, final: float = 0.0, until: int | None = None) -> None:
         super().__init__(warmup)
         if final < 0:
             raise ValueError(f"schedule.final={final} must be 0 or more")
+        if until is not None and until <= warmup:
+            raise ValueError(
+                f"schedule.until={until} must be more than schedule.warmup={warmup} iterations; "
+                "or schedule.until=null for the end of the run"
+            )
         self.final = final
+        self.until = until
 
     def __call__(self, iteration: int, total: float) -> float:
-        if total == math.inf:
-            raise ValueError("trainer.max_epochs=-1: a schedule that falls needs an end; set trainer.max_epochs")
+        if self.end(total) == math.inf:
+            raise ValueError(
+                "trainer.max_epochs=-1: a schedule that falls needs an end; set trainer.max_epochs, or schedule.until"
+            )
         return super().__call__(iteration, total)
+
+    def end(self, total: float) -> float:
+        return total if self.until is None else self.until
 
 
 class Linear(Falling):
-    """In a straight line. `final + (1 - final) (1 - t / T)`"""
+    """In a straight line. `final + (1 - final) (1 - t / T)`, t at most T"""
 
     def factor(self, progress: float) -> float:
-        return self.final + (1 - self.final) * (1 - progress)
+        return self.final + (1 - self.final) * (1 - min(progress, 1))
 
 
 class Cosine(Falling):
     """Along half a cosine. Loshchilov & Hutter 2017, without restarts. https://arxiv.org/abs/1608.03983
 
-    `final + (1 - final) (1 + cos(pi t / T)) / 2`
+    `final + (1 - final) (1 + cos(pi t / T)) / 2`, t at most T
     """
 
     def factor(self, progress: float) -> float:
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def check_schedule(schedule: Schedule | str | None, key: str) -> Schedule | None:
+    """The schedule of a number inside of another group.
+
+    Raises:
+        ValueError: if it is the name of one.
+    """
+    if isinstance(schedule, str):
+        raise ValueError(
+            f"{key}={schedule}: the option of a group inside of another is typed as +schedule@{key}={schedule}"
+        )
+    return schedule
+
+
+def check_beta2(schedule: Schedule, optimizer: dict[str, Any], name: str) -> None:
+    """Raises ValueError if the optimizer of these settings has no beta2, or it would end outside of [0, 1)."""
+    key = "optimizer.beta2_schedule"
+    if "betas" not in optimizer:
+        raise ValueError(f"{key}: {name} has no beta2; use optimizer=adam, or leave it out")
+    beta2 = optimizer["betas"][1]
+    end = 1 - schedule(LONGEST, LONGEST) * (1 - beta2)
+    if not 0 <= end < 1:
+        raise ValueError(
+            f"{key}: with {name}.betas[1]={beta2} beta2 would end at {end:g}, and must lie in [0, 1); "
+            f"{key}.final=0.1 takes 0.9 to 0.99"
+        )

@@ -91,6 +91,7 @@ def build_gan(config: DictConfig) -> GAN:
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     torch.manual_seed(derive_seed(config.seed))  # initial weights
+    optimizers = instantiate(config.optimizer)
     return GAN(
         generator=instantiate(config.model.generator),
         discriminator=instantiate(config.model.discriminator),
@@ -100,9 +101,10 @@ def build_gan(config: DictConfig) -> GAN:
         constraint=build_part(config, "constraint"),
         augment=build_part(config, "augment"),
         ema=instantiate(config.ema),
-        generator_optimizer=instantiate(config.optimizer.generator),
-        discriminator_optimizer=instantiate(config.optimizer.discriminator),
+        generator_optimizer=optimizers.generator,
+        discriminator_optimizer=optimizers.discriminator,
         schedule=instantiate(config.schedule),
+        beta2_schedule=optimizers.get("beta2_schedule"),  # a run of an earlier version has none
         max_gradient_norm=config.max_gradient_norm,
         latent_dim=config.latent_dim,
         n_critic=config.n_critic,

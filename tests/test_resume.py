@@ -38,7 +38,10 @@ RECIPES = {
         *("model.discriminator.spectral_norm=true", "model.discriminator.minibatch_std=true"),
     ),
     "wgan": ("loss=wasserstein", "penalty=gradient_penalty", "n_critic=2"),
-    "schedule": ("schedule=cosine", "schedule.warmup=3", "max_gradient_norm=0.5", "reuse_fake=true"),
+    "schedule": (
+        *("schedule=cosine", "schedule.warmup=3", "max_gradient_norm=0.5", "reuse_fake=true"),
+        *("+schedule@optimizer.beta2_schedule=cosine", "optimizer.beta2_schedule={final: 0.1, until: 16}"),
+    ),
 }
 
 
@@ -384,11 +387,25 @@ def test_what_says_the_same_is_left_out(saved, override):
     assert len(overrides) == 3
 
 
-@pytest.mark.parametrize("schedule", ["schedule=linear", "schedule=cosine", "+schedule@penalty.schedule=cosine"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "schedule=linear",
+        "schedule=cosine",
+        "+schedule@penalty.schedule=cosine",
+        "+schedule@optimizer.beta2_schedule=cosine",
+    ],
+)
 @pytest.mark.parametrize("end", ["trainer.max_epochs=100", "trainer.max_steps=100"])
 def test_the_end_may_not_move_where_a_schedule_depends_on_it(saved, schedule, end):
     with pytest.raises(ValueError, match=rf": {end} would make it another run"):
         resumed_overrides([saved(schedule), end])
+
+
+def test_the_end_may_move_where_every_schedule_has_its_own(saved):
+    burn_in = ["schedule=cosine", "schedule.until=5", "+schedule@penalty.schedule=linear", "penalty.schedule.until=5"]
+    _, overrides = resumed_overrides([saved(*burn_in), "trainer.max_epochs=100"])
+    assert "trainer.max_epochs=100" in overrides
 
 
 @pytest.mark.parametrize("flag", ["--config-path=.", "-m"])
@@ -466,6 +483,7 @@ DAMAGED = {  # (what is changed, what is said)
     "states in another order": (put(lambda old: old[::-1], *ADAM[:2], "param_groups", 0, "params"), "params="),
     "learning rate is a text": (put("1e-3", *ADAM[:2], "param_groups", 0, "lr"), "lr=1e-3 is not"),
     "no learning rate": (without(*ADAM[:2], "param_groups", 0, "initial_lr"), "lacks .*initial_lr"),
+    "another beta2": (put((0.0, 0.5), *ADAM[:2], "param_groups", 0, "initial_betas"), "initial_betas=.* is not"),
     "no parameter groups": (put([], *ADAM[:2], "param_groups"), "param_groups are not as many"),
     "states of one optimizer": (put(lambda old: old[:1], "optimizer_states"), "not the states of two optimizers"),
     "no optimizers": (without("optimizer_states"), "not the states of two optimizers"),
@@ -497,7 +515,8 @@ def written(tmp_path_factory, idx_data):
     """A run that has stopped within its second epoch."""
     folder = tmp_path_factory.mktemp("written")
     terminal = Terminal(folder, idx_data)
-    terminal.run(*terminal.settings, "trainer.max_steps=20", "hydra.run.dir=run")
+    beta2 = ["+schedule@optimizer.beta2_schedule=cosine", "optimizer.beta2_schedule={final: 0.1, until: 100}"]
+    terminal.run(*terminal.settings, *beta2, "trainer.max_steps=20", "hydra.run.dir=run")
     return folder / "run"
 
 
