@@ -13,6 +13,7 @@ from gan_lightning.checkpoint import load_gan
 from gan_lightning.models import r3gan
 from gan_lightning.models.conditioning import KINDS
 from gan_lightning.penalties import R1R2
+from gan_lightning.train import build_gan
 
 SMALL = {"base_channels": 2, "max_channels": 4, "num_blocks": 1, "group_width": 2}
 
@@ -223,3 +224,17 @@ def test_table_of_networks_has_every_weight_once():
     gan = small_gan(generator=generator, discriminator=discriminator)
     for name, rows in network_rows(gan).items():
         assert sum(row.parameters for row in rows) == num_parameters(getattr(gan, name))
+
+
+def test_recipe_for_stacked_mnist_has_the_papers_burn_in_and_at_most_five_million_parameters(compose):
+    """Huang et al. 2024: along half a cosine, and then constant."""
+    gan = build_gan(compose("experiment=stacked_r3gan", "data=mnist", "data.image_shape=[3,28,28]"))
+    discriminator, generator = gan.configure_optimizers()
+    lr, (_, beta2), weight = generator.defaults["lr"], generator.defaults["betas"], gan.penalty.weight
+    assert discriminator.defaults["lr"] == lr and discriminator.defaults["betas"] == (0.0, beta2)
+    for iteration, expected in (0, (2e-4, 0.9, 1.0)), (5000, (1.25e-4, 0.945, 0.55)), (40000, (5e-5, 0.99, 0.1)):
+        rate, share, factor = (
+            schedule(iteration, 40000) for schedule in (gan.schedule, gan.beta2_schedule, gan.penalty.schedule)
+        )
+        assert (rate * lr, 1 - share * (1 - beta2), factor * weight) == pytest.approx(expected)
+    assert num_parameters(gan.generator) + num_parameters(gan.discriminator) <= 5e6
