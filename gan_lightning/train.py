@@ -191,6 +191,12 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     else:
         settings["limit_val_batches"] = 0
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")  # metrics=none says so
+        name, typed = choices(config).get("data"), overrides_of(config)
+        if name and not any(override.startswith("metrics=") for override in typed):  # else nobody wonders why
+            log.info(
+                "no scores: data=%s comes with no judge; python -m gan_lightning.train_judge data=%s trains one on its "
+                "classes, and metrics=judge then asks it", name, name,
+            )  # fmt: skip
     logger = [
         instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})
         for block in plain(config.logger).values()

@@ -1,12 +1,14 @@
 """How published files come to a folder: from the first source that has them; checked; whole or not at all.
 
-Nothing here knows what the files hold. A file counts only if its unzipped content has the published SHA-256,
-each time it is used (MNIST's 55 MB take some 50 ms): a truncated or damaged file is as good as none.
+Nothing here knows what the files hold. A file counts only if its content has the published checksum, SHA-256 or MD5,
+each time it is used (MNIST's 55 MB take some 50 ms): a truncated or damaged file is as good as none. MD5 is safe for
+that: two files can be made to have the same, but none that has the one of a given file.
 """
 
 import errno
 import gzip
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Thread
+from typing import IO
 from urllib.request import urlopen
 
 from filelock import FileLock
@@ -31,33 +34,41 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10  # until a mirror answers, and for each wait afterwards
 CLIENT_SECONDS = 120  # for one command of a package manager: 30 MB at 2 Mbit/s
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 # Given the names that are missing, yields (name, content), plain or gzipped, of those that it has.
 Source = Callable[[list[str]], Iterator[tuple[str, bytes]]]
+
+
+# What a source may fail with: the network, a client, an archive that is cut short.
+FAILURES = (OSError, EOFError, HTTPException, subprocess.SubprocessError, tarfile.TarError, zlib.error)
 
 
 class DataError(ValueError):
     """The data set is not there and could not be fetched. The message is for people."""
 
 
-def fetch(root: Path, folders: list[Path], sha256: Mapping[str, str], sources: Mapping[str, Source]) -> None:
+def fetch(
+    root: Path, folders: list[Path], checksums: Mapping[str, str], sources: Mapping[str, Source], unzip: bool = True
+) -> None:
     """Put into `root` each file that none of `folders` holds.
 
     Args:
         root: where fetched files go. Not touched if nothing is missing.
         folders: where files may be already.
-        sha256: of each file's unzipped content, by file name.
+        checksums: of each file's content, SHA-256 or MD5, by file name.
         sources: tried in this order, by the name that messages call them.
+        unzip: whether files may be there, and come, as .gz; checksums are those of what is in them.
 
     Raises:
         DataError: if the folder cannot be written, the disk is full, or no source has the files.
     """
-    if not _missing(folders, sha256):
+    if not _missing(folders, checksums, unzip):
         return
-    with _writing(root):
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
-            missing = _missing(folders, sha256)  # again: another process may have fetched them meanwhile
+            missing = _missing(folders, checksums, unzip)  # again: another process may have fetched them meanwhile
             failures = []
             for label, source in sources.items():
                 if not missing:
@@ -65,24 +76,24 @@ def fetch(root: Path, folders: list[Path], sha256: Mapping[str, str], sources: M
                 wanted = list(missing)
                 try:
                     for name, raw in source(wanted):
-                        content = _intact(raw, sha256[name])
+                        content = _intact(raw, checksums[name], unzip)
                         if content is None:
                             failures.append(f"{label}: its {name} is not the published one")
                         else:
                             _save(root / name, content)
                             missing.remove(name)
-                except (OSError, HTTPException, subprocess.SubprocessError, tarfile.TarError) as error:
+                except FAILURES as error:
                     failures.append(f"{label}: {error}")
                 if len(missing) < len(wanted):
                     log.info("Fetched %d files from %s into %s", len(wanted) - len(missing), label, root)
     if missing:
-        raise DataError(_explanation(root, folders, sha256, missing, failures))
+        raise DataError(_explanation(root, folders, checksums, missing, failures, unzip))
 
 
-def find(folders: Iterable[Path], name: str, sha256: str) -> bytes | None:
-    """The content of the first `name` or `name`.gz in the folders that is the published one; else None."""
-    for path in _candidates(folders, name):
-        content = _intact(path.read_bytes(), sha256)
+def find(folders: Iterable[Path], name: str, checksum: str, unzip: bool = True) -> bytes | None:
+    """The content of the first `name` (or `name`.gz) in the folders that is the published one; else None."""
+    for path in _candidates(folders, name, unzip):
+        content = _intact(path.read_bytes(), checksum, unzip)
         if content is not None:
             return content
     return None
@@ -93,6 +104,29 @@ def from_mirror(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
     for name in names:
         with _open(f"{url.rstrip('/')}/{name}.gz") as response:
             yield name, response.read()
+
+
+def from_url(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """The file of a URL; or those that a tar archive holds, by their paths in it."""
+    own_name = url.rpartition("/")[2]
+    is_archive = own_name.endswith(ARCHIVES)
+    if not is_archive and own_name not in names:
+        return
+    with _open(url) as response:
+        log.info("Fetching %s", url)
+        content = response.read()
+    if is_archive:
+        yield from _members(io.BytesIO(content), names)
+    else:
+        yield own_name, content
+
+
+def from_archive(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Files from a tar archive on the disk, by their paths in it."""
+    if not path.is_file():
+        raise FileNotFoundError("it is not there")
+    with path.open("rb") as file:
+        yield from _members(file, names)
 
 
 def from_npm(package: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -118,35 +152,49 @@ def from_debian(package: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
                 yield name, path.read_bytes()
 
 
+def _members(file: IO[bytes], names: list[str]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=file) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            # Read, never extracted: a path inside the archive cannot lead anywhere.
+            if name in names and (content := archive.extractfile(member)):
+                yield name, content.read()
+
+
 def _published_name(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".gz")
 
 
-def _candidates(folders: Iterable[Path], name: str) -> list[Path]:
-    paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")]
+def _candidates(folders: Iterable[Path], name: str, unzip: bool) -> list[Path]:
+    paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")[: 1 + unzip]]
     return [path for path in paths if path.is_file() and os.access(path, os.R_OK)]
 
 
-def _missing(folders: Iterable[Path], sha256: Mapping[str, str]) -> list[str]:
-    return [name for name, digest in sha256.items() if find(folders, name, digest) is None]
+def _missing(folders: Iterable[Path], checksums: Mapping[str, str], unzip: bool) -> list[str]:
+    return [name for name, checksum in checksums.items() if find(folders, name, checksum, unzip) is None]
 
 
-def _intact(raw: bytes, sha256: str) -> bytes | None:
+def _intact(raw: bytes, checksum: str, unzip: bool) -> bytes | None:
     try:
-        content = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        content = gzip.decompress(raw) if unzip and raw.startswith(b"\x1f\x8b") else raw
     except (OSError, EOFError, zlib.error):
         return None
-    return content if hashlib.sha256(content).hexdigest() == sha256 else None
+    return content if hashlib.new(_algorithm(checksum), content).hexdigest() == checksum else None
+
+
+def _algorithm(checksum: str) -> str:
+    return "md5" if len(checksum) == 32 else "sha256"
 
 
 def _save(path: Path, content: bytes) -> None:
     """All of the file or none of it, whenever this process or the machine stops."""
-    with _writing(path.parent), written_whole(path) as part:
+    with writing(path.parent), written_whole(path) as part:
         part.write_bytes(content)
 
 
 @contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def writing(folder: Path, key: str = "data.root") -> Iterator[None]:
+    """Turn what keeps a folder from being written to into a line that names the key that sets it."""
     try:
         yield
     except OSError as error:
@@ -154,7 +202,7 @@ def _writing(root: Path) -> Iterator[None]:
             problem = "the disk is full; make room"
         else:
             problem = f"the data set is not there and cannot be written ({error.strerror}); mend that"
-        raise DataError(f"data.root={root}: {problem}, or set data.root to another folder") from error
+        raise DataError(f"{key}={folder}: {problem}, or set {key} to another folder") from error
 
 
 def _open(url: str) -> HTTPResponse:
@@ -208,14 +256,21 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _explanation(
-    root: Path, folders: list[Path], sha256: Mapping[str, str], missing: list[str], failures: list[str]
+    root: Path,
+    folders: list[Path],
+    checksums: Mapping[str, str],
+    missing: list[str],
+    failures: list[str],
+    unzip: bool,
 ) -> str:
     lines = [f"data.root={root} lacks files of the data set, and no source had them:"]
     lines += [f"  {failure}" for failure in failures]
-    lines += [f"Put these into {root}, plain or as .gz, or set data.root to the folder that holds them:"]
-    for name, digest in sha256.items():
+    plain = ", plain or as .gz," if unzip else ""
+    lines += [f"Put these into {root}{plain} or set data.root to the folder that holds them:"]
+    for name, checksum in checksums.items():
         state = "there"
         if name in missing:
-            state = "damaged" if _candidates(folders, name) else "missing"
-        lines += [f"  {name}  SHA-256 {digest}  ({state})"]
+            state = "damaged" if _candidates(folders, name, unzip) else "missing"
+        algorithm = {"md5": "MD5", "sha256": "SHA-256"}[_algorithm(checksum)]
+        lines += [f"  {name}  {algorithm} {checksum}  ({state})"]
     return "\n".join(lines)

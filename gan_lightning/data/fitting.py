@@ -1,0 +1,50 @@
+"""A picture of any kind -> one image of the data set's shape."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+MODES = {1: "L", 3: "RGB"}  # Pillow's names, by the number of channels
+
+
+def check_channels(image_shape: Sequence[int]) -> None:
+    """Raises ValueError if pictures cannot have this shape."""
+    if image_shape[0] not in MODES:
+        raise ValueError(
+            f"data.image_shape={list(image_shape)}: pictures have 1 channel (grey) or 3 (colour); "
+            f"try [3,{image_shape[1]},{image_shape[2]}]"
+        )
+
+
+def fit(picture: Image.Image, image_shape: Sequence[int]) -> Tensor:
+    """Turn a picture upright, crop it at its centre to the shape's proportions, resize it with an antialiasing filter.
+
+    The short side keeps its full length. Transparent parts become white, 16 bits 8, grey colour and colour grey.
+
+    Args:
+        image_shape: C, H, W; C is 1 or 3.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        Exception: of many kinds, where Pillow finds the file damaged.
+    """
+    channels, height, width = image_shape
+    picture = ImageOps.exif_transpose(picture)  # as its camera was held
+    if picture.mode == "F":
+        raise ValueError("pixels are floating-point numbers, of no known range")
+    if picture.mode.startswith("I"):  # Pillow would cut off what is above 255
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if picture.mode != MODES[channels]:
+        picture = picture.convert(MODES[channels])
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C)
+    return pixels.view(height, width, channels).permute(2, 0, 1)

@@ -1,0 +1,72 @@
+"""The data sets for classification that torchvision has. https://docs.pytorch.org/vision/stable/datasets.html"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.data import fetch
+from gan_lightning.data.fitting import check_channels, fit
+
+
+class VisionReader:
+    """A data set read by torchvision's own class, from files whose checksums are right; what is missing is fetched.
+
+    No file is opened before its checksum is known to be the published one: some are pickles, which run code.
+
+    Args:
+        dataset: torchvision's class, called with `root` and what `train` or `test` has.
+        image_shape: C, H, W; pictures of another shape are cropped and resized.
+        checksums: SHA-256 or MD5 of each file that the class reads, by its path below `root`.
+        urls: of these files, or of tar archives with them, which may lie in `root` as well.
+        train, test: arguments of the class for that split.
+
+    Raises:
+        ValueError: if image_shape has neither 1 nor 3 channels.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[..., Any],
+        image_shape: Sequence[int],
+        checksums: Mapping[str, str],
+        urls: Sequence[str],
+        train: Mapping[str, Any],
+        test: Mapping[str, Any],
+    ) -> None:
+        check_channels(image_shape)
+        self.dataset = dataset
+        self.image_shape = image_shape
+        self.checksums = checksums
+        self.urls = urls
+        self.splits = {"train": train, "test": test}
+
+    def fetch(self, root: Path) -> None:
+        """Put what is missing into `root`. Touches neither disk nor network if all files are there."""
+        archives = [root / url.rpartition("/")[2] for url in self.urls if url.endswith(fetch.ARCHIVES)]
+        sources: dict[str, fetch.Source] = {str(path): partial(fetch.from_archive, path) for path in archives}
+        sources |= {url: partial(fetch.from_url, url) for url in self.urls}
+        fetch.fetch(root, [root], self.checksums, sources, unzip=False)
+
+    def read(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels (N,) int64 of "train" or "test".
+
+        Raises:
+            ValueError: if a file is missing or is not the one that was published, or torchvision refuses to read them.
+        """
+        for name, checksum in self.checksums.items():
+            if fetch.find([root], name, checksum, unzip=False) is None:
+                raise ValueError(f"data.root={root} holds no intact {name}; prepare_data() fetches it")
+        try:
+            pictures = self.dataset(str(root), **self.splits[split])
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"data.root={root}: torchvision cannot read the {split} split: {error}") from error
+        images = torch.empty(len(pictures), *self.image_shape, dtype=torch.uint8)
+        labels = torch.empty(len(pictures), dtype=torch.int64)
+        for number in range(len(pictures)):
+            picture, label = pictures[number]
+            images[number], labels[number] = fit(picture, self.image_shape), int(label)
+        return images, labels
