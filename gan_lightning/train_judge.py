@@ -26,6 +26,8 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     data = instantiate(config.data)
+    if data.name == "image_folder":  # what any folder is called: its judge would be asked of all others
+        raise ValueError("data.name=image_folder: name the judge after your pictures, such as data.name=cats")
     data.prepare_data()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     train_and_save(

@@ -79,9 +79,29 @@ def idx_data(tmp_path_factory: pytest.TempPathFactory) -> Overrides:
     return idx_files.write(tmp_path_factory.mktemp("idx"))
 
 
+@pytest.fixture(scope="module")
+def small_data(tmp_path_factory: pytest.TempPathFactory, idx_data: Overrides) -> Callable[[Overrides], Overrides]:
+    """`small_data(overrides)` -> those that point the data set which they choose to a small one of its format."""
+    import cifar_files
+    import picture_files
+
+    kinds = {"cifar10": cifar_files, "image_folder": picture_files}
+    written: dict[str, Overrides] = {}
+
+    def overrides_for(chosen: Overrides) -> Overrides:
+        for kind, files in kinds.items():
+            if any(kind in override for override in chosen):  # data=cifar10, experiment=dcgan_cifar10
+                if kind not in written:
+                    written[kind] = files.write(tmp_path_factory.mktemp(kind) / "files")
+                return written[kind]
+        return idx_data
+
+    return overrides_for
+
+
 @pytest.fixture
-def compose(tmp_path: Path, idx_data: Overrides) -> Callable[..., Any]:
-    """Compose a real config, point it to the small data set and an empty run folder: `compose("model=dcgan")`."""
+def compose(tmp_path: Path, small_data: Callable[[Overrides], Overrides]) -> Callable[..., Any]:
+    """Compose a real config, point it to a small data set and an empty run folder: `compose("model=dcgan")`."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
@@ -89,7 +109,8 @@ def compose(tmp_path: Path, idx_data: Overrides) -> Callable[..., Any]:
     from gan_lightning.paths import conf_dir
 
     def run(*overrides: str, config_name: str = "train", small: bool = True, folder: Path = tmp_path) -> Any:
-        shrink = ["trainer=debug", "metrics=none", *idx_data] if small and config_name == "train" else []
+        chosen = list(overrides)
+        shrink = ["trainer=debug", "metrics=none", *small_data(chosen)] if small and config_name == "train" else []
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra.compose(config_name, [*shrink, *overrides], return_hydra_config=True)
         config.hydra.runtime.output_dir = str(folder)

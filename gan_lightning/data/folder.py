@@ -1,0 +1,214 @@
+"""Any folder of pictures as a data set; made small once, and kept in one file."""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import torch
+from filelock import FileLock
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lightning.data.fetch import writing
+from gan_lightning.data.fitting import check_channels, fit
+from gan_lightning.files import written_whole
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of a cached file; raise it with any change to what is in one
+TEST_EVERY = 10  # pictures, of which the last is in the test split
+NAMED = 5  # names of files in a line
+
+
+class File(NamedTuple):
+    path: str  # below the folder, parts divided by /
+    size: int  # bytes
+    modified: int  # ns since the epoch
+
+
+class FolderReader:
+    """Pictures of every format that Pillow reads, one class a folder or all in one folder, at any depth.
+
+        root/cat/1.png root/dog/2.jpg     classes, numbered in the order of their folders' names
+        root/1.png root/2.jpg             one class
+        root/train/… root/test/…          either of these, already split; else every tenth picture is the test split
+
+    What cannot be read is left out with a warning; so are pictures beside folders of classes, and hidden files.
+
+    Args:
+        image_shape: C, H, W; every picture is cropped and resized to it, see `fitting.py`.
+        cache: folder for the result, a file for each folder and shape. It is made anew when a picture is added, taken
+            away or changed, by its size or time, and may be deleted at any time.
+
+    Raises:
+        ValueError: if image_shape has neither 1 nor 3 channels.
+    """
+
+    def __init__(self, image_shape: Sequence[int], cache: str | Path) -> None:
+        check_channels(image_shape)
+        self.image_shape = tuple(image_shape)
+        self.cache = Path(cache).expanduser()
+
+    def fetch(self, root: Path) -> None:
+        """Read the pictures, unless that has been done.
+
+        Raises:
+            ValueError: if there are none, or the cache cannot be written.
+        """
+        with safetensors.safe_open(self._cached(root), "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        splits = " and ".join(f"{number:,} to {split}" for split, number in about["pictures"].items())
+        log.info("%s: pictures of %d classes, %s, %s", root, about["num_classes"], splits, about["split_by"])
+        if about["left_out"]:
+            log.warning(
+                "data.root=%s: %d files are left out, which are no pictures or lie beside the folders of classes: %s",
+                root, about["left_out"], named(about["some_left_out"], about["left_out"]),
+            )  # fmt: skip
+
+    def read(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels (N,) int64 of the split "train" or "test".
+
+        Raises:
+            ValueError: as `fetch`; or if the split is empty.
+        """
+        with safetensors.safe_open(self._cached(root), "pt") as file:
+            # Copies: as a map of the file they would end the process with it.
+            images, labels = (file.get_tensor(f"{split}.{name}").clone() for name in ("images", "labels"))
+        if not len(images):
+            raise ValueError(
+                f"data.root={root} has no {split} split: every {TEST_EVERY}th picture is in the test split, the others "
+                "in the train split; add pictures, or divide them into folders train/ and test/"
+            )
+        return images, labels
+
+    def _cached(self, root: Path) -> Path:
+        """The file with the pictures of a folder as they are now; made if it is not there."""
+        files = listing(root)
+        key = hashlib.sha256(f"{root} {self.image_shape}".encode()).hexdigest()[:16]
+        content = hashlib.sha256(json.dumps([FORMAT, files]).encode()).hexdigest()
+        path = self.cache / f"{root.name}-{key}.safetensors"
+        if not holds(path, content):
+            with writing(self.cache, "data.reader.cache"):
+                self.cache.mkdir(parents=True, exist_ok=True)
+                with FileLock(path.with_suffix(".lock")):
+                    if not holds(path, content):  # again: another process may have made it meanwhile
+                        log.info("Reading %s files of %s, for this once", f"{len(files):,}", root)
+                        tensors, about = self._read_all(root, files)
+                        with written_whole(path) as part:
+                            save_file(tensors, part, {"content": content, "about": json.dumps(about)})
+        return path
+
+    def _read_all(self, root: Path, files: list[File]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Images and labels of both splits, and what is to be said of them."""
+        paths = [file.path for file in files]
+        images = torch.empty(len(paths), *self.image_shape, dtype=torch.uint8)
+
+        def place(number: int) -> bool:
+            """Read a picture to its place; False if that fails, for which Pillow has many kinds of errors."""
+            try:
+                with Image.open(root / paths[number]) as picture:
+                    picture.draft(None, (2 * self.image_shape[2], 2 * self.image_shape[1]))  # large JPEGs: faster
+                    images[number] = fit(picture, self.image_shape)
+            except Exception as error:
+                log.debug("%s: %s", paths[number], error)
+                return False
+            return True
+
+        with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            warnings.simplefilter("ignore")  # Pillow's, of odd files
+            readable = list(pool.map(place, range(len(paths))))
+        by_folder = {"train", "test"} <= {path.split("/")[0] for path in paths if "/" in path}
+        kept, places = arrange(paths, readable, by_folder)
+        if not kept:
+            raise ValueError(
+                f"data.root={root} has no picture that can be read, among {len(paths)} files{': ' if paths else ''}"
+                f"{named(paths[:NAMED], len(paths))}; name a folder of pictures"
+            )
+        classes = sorted({name for _, name in places})  # of pictures in one folder ""
+        number_of = {name: number for number, name in enumerate(classes)}
+        labels = torch.tensor([number_of[name] for _, name in places])
+        tensors: dict[str, Tensor] = {}
+        for split in ("train", "test"):
+            rows = torch.tensor([row for row, (own, _) in enumerate(places) if own == split], dtype=torch.int64)
+            tensors[f"{split}.images"] = images[torch.tensor(kept)[rows]]
+            tensors[f"{split}.labels"] = labels[rows]
+        left_out = sorted(set(range(len(paths))) - set(kept))
+        return tensors, {
+            "pictures": {split: len(tensors[f"{split}.labels"]) for split in ("train", "test")},
+            "split_by": "by its folders" if by_folder else f"every {TEST_EVERY}th to test",
+            "num_classes": len(classes),
+            "left_out": len(left_out),
+            "some_left_out": [paths[number] for number in left_out[:NAMED]],
+        }
+
+
+def listing(root: Path) -> list[File]:
+    """All files below a folder but hidden ones, sorted by their paths.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data.root={root} is no folder; name one with pictures: data.root=<folder>")
+    files = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        for name in names:
+            path = Path(folder, name)
+            try:
+                state = path.stat()
+            except OSError:  # a link to nowhere; it is told of as a file that cannot be read
+                state = path.lstat()
+            is_device = not stat.S_ISREG(state.st_mode) and not stat.S_ISLNK(state.st_mode)  # reading one may never end
+            if not is_hidden(name) and not is_device:
+                files.append(File(path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns))
+    return sorted(files)
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
+def arrange(paths: list[str], readable: list[bool], by_folder: bool) -> tuple[list[int], list[tuple[str, str]]]:
+    """Which pictures are taken, by their numbers, and the split and the class's name of each of them.
+
+    Args:
+        by_folder: whether folders train/ and test/ hold the splits.
+    """
+    kept, places = [], []
+    for number, path in enumerate(paths):
+        *folders, _ = path.split("/")
+        split = folders.pop(0) if by_folder and folders else ""
+        if readable[number] and (split in ("train", "test") or not by_folder):
+            kept.append(number)
+            places.append((split, folders[0] if folders else ""))
+    if any(name for _, name in places):
+        kept = [number for number, (_, name) in zip(kept, places, strict=True) if name]
+        places = [place for place in places if place[1]]
+    if not by_folder:
+        splits = ["train" if row % TEST_EVERY else "test" for row in range(1, len(kept) + 1)]
+        places = [(split, name) for split, (_, name) in zip(splits, places, strict=True)]
+    return kept, places
+
+
+def holds(path: Path, content: str) -> bool:
+    """Is this the cached file of these pictures, whole?"""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata()["content"] == content
+    except (OSError, safetensors.SafetensorError, TypeError, KeyError):
+        return False
+
+
+def named(some: list[str], number: int) -> str:
+    """Names for a line; dots where there are more of them."""
+    return ", ".join(some) + (", …" if number > len(some) else "")
