@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NUM_SAMPLES = 10_000  # or as many as the run was scored on where that is more
+
 
 @command("evaluate")
 def main(config: DictConfig) -> None:
@@ -41,10 +43,13 @@ def main(config: DictConfig) -> None:
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     file = find_checkpoint(config.ckpt)
+    num_samples = max(NUM_SAMPLES, config.metrics.num_samples)
     if "data" not in config:
         run = run_config(file)
-        run.pop("metrics", None)  # it may have been scored otherwise while it trained
+        trained_with = run.pop("metrics", None)  # it may have been scored otherwise while it trained
+        num_samples = max(num_samples, trained_with.num_samples if trained_with else 0)
         config = cast("DictConfig", OmegaConf.merge(run, config))
+    num_samples = num_samples if config.num_samples is None else config.num_samples
     device = "cuda" if torch.cuda.is_available() else "cpu"
     gan = load_gan(file).to(device)
     is_conditional = bool(gan.conditioning.num_classes)
@@ -59,13 +64,13 @@ def main(config: DictConfig) -> None:
     data.prepare_data()
     extractor = instantiate(config.metrics.extractor)
     reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
-    reference.check(config.num_samples)
+    reference.check(num_samples)
     if is_conditional:
         reference.held_out_labels = data.labels("test")
-    drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(config.num_samples)]
+    drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(num_samples)]
     images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])
     labels = torch.cat([part for _, part in drawn if part is not None]) if is_conditional else None
-    scores, control = score(images, reference, labels), reference.control(config.num_samples)
+    scores, control = score(images, reference, labels), reference.control(num_samples)
     record = {"checkpoint": str(file), "seed": config.seed}
     if config.train_on_synthetic:
         assert labels is not None
@@ -81,7 +86,7 @@ def main(config: DictConfig) -> None:
     terminal.print(as_table(scores, control))
     terminal.print(
         f"judge {about['judge']}, SHA-256 {str(about['judge_sha256'])[:12]}; "
-        f"control: {control.about['num_samples']:,} images of the {control.about['samples']}",
+        f"control: {control.about['num_samples']:,} images of the {control.about['samples']}{accuracy_of(about)}",
         highlight=False,
     )
     if config.train_on_synthetic:
@@ -96,6 +101,11 @@ def main(config: DictConfig) -> None:
         part.write_text(json.dumps(record, indent=2) + "\n")
     draw(images, data.images(), scores, reference.class_counts, out)
     log.info("evaluation.json and figures are in %s", shorten(out))
+
+
+def accuracy_of(about: dict[str, str | int | float]) -> str:
+    """The judge's, where it knows the classes of the data."""
+    return f"; the judge is right on {about['judge_accuracy']:.2%}" if "judge_accuracy" in about else ""
 
 
 def as_table(scores: Scores, control: Scores) -> Table:

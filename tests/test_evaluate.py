@@ -75,6 +75,7 @@ def test_the_newest_run_is_scored_in_a_table_with_a_control(command):
     text = " ".join(command.stdout.split())  # titles are wrapped to the table's width
     assert "600 samples against mnist, training split, 512 images" in text
     assert f"judge mnist, SHA-256 {load_judge('mnist').sha256[:12]}; control: 600 images of the test split" in text
+    assert "the judge is right on 99.64%" in text
     heading = next(line for line in lines if "generated" in line and "ratio" in line)
     assert heading.replace("┃", " ").split() == ["score", "generated", "control", "ratio"]
     rows = {cells[0]: cells[1:] for line in lines if "│" in line and (cells := line.replace("│", " ").split())}
@@ -176,6 +177,29 @@ def test_a_test_split_too_small_for_a_control_is_named(run, evaluate, tmp_path):
 def test_data_without_a_judge_says_how_to_train_one(run, evaluate):
     with pytest.raises(Exception, match=r"No judge for 'unheard_of'.*gan_lightning\.train_judge"):
         evaluate(f"ckpt={run}", "metrics.extractor.judge=unheard_of")
+
+
+@pytest.mark.parametrize(("scored_on", "expected"), [(None, 10_000), (5000, 10_000), (26_000, 26_000)])
+def test_as_many_samples_are_drawn_as_while_training_but_ten_thousand_at_least(
+    run, compose, monkeypatch, tmp_path, scored_on, expected
+):
+    from omegaconf import OmegaConf
+
+    class Drawn(Exception):
+        pass
+
+    def draw(num_samples):
+        raise Drawn(num_samples)
+
+    config = OmegaConf.load(run / ".hydra" / "config.yaml")
+    if scored_on:
+        config.metrics = {"num_samples": scored_on}
+    shutil.copytree(run, tmp_path / "run")
+    OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
+    monkeypatch.setattr("gan_lightning.data.module.sample_blocks", draw)
+    with pytest.raises(Drawn) as drawn:
+        main(compose(f"ckpt={tmp_path}/run", "metrics.cache=null", config_name="evaluate"))
+    assert drawn.value.args == (expected,)
 
 
 def test_inceptions_scores_have_no_classes_of_the_data(run, evaluate, tmp_path, monkeypatch, capsys):

@@ -52,6 +52,7 @@ class Stub:
     """An Extractor that knows the four shades. Eight features: sums of the pixels with fixed weights."""
 
     name, sha256, classifies_data, device = "stub", "0" * 64, True, torch.device("cpu")
+    test_accuracy, num_parts = 1.0, 1
 
     def __call__(self, images):
         projection = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) / 8
@@ -399,6 +400,7 @@ def test_a_run_with_the_judge_scores_and_keeps_its_best(compose, tmp_path):
         "reference": "mnist, training split, 512 images",
         "judge": "mnist",
         "judge_sha256": load_judge("mnist").sha256,
+        "judge_accuracy": load_judge("mnist").test_accuracy,
     }
     assert (control["samples"], control["num_samples"]) == ("test split", 600)
     assert {f"metrics/{name}" for name in control} - {"metrics/samples", "metrics/num_samples"} == {

@@ -88,6 +88,7 @@ def test_every_result_says_what_it_means(reference, judge):
         "reference": "toy, training split, 3,000 images",
         "judge": "toy",
         "judge_sha256": judge.sha256,
+        "judge_accuracy": judge.test_accuracy,
     }
     assert reference.control(500).about == {**about, "samples": "test split", "num_samples": 500}
     written = json.loads(json.dumps(score(NEW[0], reference).to_dict()))

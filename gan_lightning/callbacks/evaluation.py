@@ -17,7 +17,10 @@ from gan_lightning.metrics.scores import Reference, Scores, load_reference, scor
 log = logging.getLogger(__name__)
 
 # In the line; all go to TensorBoard.
-SHOWN = ("fid", "kid", "precision", "recall", "coverage", "memorised", "conditional_accuracy")
+SHOWN = (
+    *("fid", "kid", "precision", "recall", "coverage", "memorised", "conditional_accuracy"),
+    *("modes", "modes_kl", "modes_kl_data"),
+)
 
 Samples = tuple[Tensor, Tensor | None]  # of a block: images (N, C, H, W) uint8, and the classes asked for (N,)
 
@@ -105,7 +108,7 @@ class Evaluation(Callback):
     def say(self, trainer: Trainer) -> None:
         assert self.scores and self.control
         parts = [
-            f"{name} {self.scores.values[name]:.3f} (real {self.control.values[name]:.3f})"
+            f"{name} {shown(name, self.scores)} (real {shown(name, self.control)})"
             for name in SHOWN
             if name in self.scores.values
         ]
@@ -125,6 +128,12 @@ class Evaluation(Callback):
         assert self.scores and self.control
         control = {key: self.control.about[key] for key in ("samples", "num_samples")} | self.control.values
         return {"iteration": self.iteration, **self.scores.about, "control": control}
+
+
+def shown(name: str, scores: Scores) -> str:
+    """A score for the line; modes are whole, and their KL of real images is 0.0237."""
+    digits = {"modes": 0, "modes_kl": 4, "modes_kl_data": 4}.get(name, 3)
+    return f"{scores.values[name]:.{digits}f}"
 
 
 def gather(samples: dict[int, Samples]) -> dict[int, Samples]:

@@ -31,6 +31,8 @@ class Extractor(Protocol):
     name: str
     sha256: str  # of the weights; results and caches carry it
     classifies_data: bool  # are the logits' classes those of the data?
+    test_accuracy: float  # share of the data set's test split that is classified right; NaN where there is none
+    num_parts: int  # of an image, which have a class each; 1, but for stacked images
 
     @property
     def device(self) -> torch.device: ...
@@ -54,6 +56,7 @@ class Judge(nn.Module):
     """
 
     classifies_data = True
+    num_parts = 1
 
     def __init__(
         self,
@@ -109,6 +112,38 @@ class Judge(nn.Module):
         return judge.eval().requires_grad_(False)
 
 
+class StackedJudge:
+    """A judge of one-channel images as the judge of stacks of them, see `data/stacked.py`.
+
+    Features are those of the channels side by side; the channels' classes are independent of each other:
+
+    log p(k_1, ..., k_C | x) = sum_c log p(k_c | x_c),   of class K^(C-1) k_1 + ... + k_C
+
+    Args:
+        judge: of one channel, with F features and K classes.
+        num_channels: C.
+    """
+
+    classifies_data = True
+
+    def __init__(self, judge: Judge, num_channels: int = 3) -> None:
+        self.judge, self.num_parts = judge, num_channels
+        self.name, self.sha256 = f"{judge.name}, channel by channel", judge.sha256
+        self.test_accuracy = judge.test_accuracy  # of one channel
+
+    @property
+    def device(self) -> torch.device:
+        return self.judge.device
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) float32 in [-1, 1] -> features (N, C * F) and logits (N, K^C), float32."""
+        features, logits = zip(*map(self.judge, images.split(1, dim=1)), strict=True)
+        joint = torch.zeros(len(images), 1, device=images.device)
+        for channel in logits:  # (N, K)
+            joint = (joint.unsqueeze(2) + channel.log_softmax(dim=1).unsqueeze(1)).flatten(1)  # (N, K), (N, K^2), ...
+        return torch.cat(features, dim=1), joint
+
+
 def block(channels_in: int, channels_out: int, kernel: int, batch_norm: bool, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2)
     norm = [nn.BatchNorm2d(channels_out)] if batch_norm else []
@@ -160,16 +195,23 @@ def pins(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
+def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge | StackedJudge:
     """A trained judge, ready to judge.
 
     Args:
-        judge: a data set's name (`mnist`, shipped with this package; or one that you trained, in `folder`),
-            or the path of a .safetensors file.
+        judge: a data set's name (`mnist`, shipped with this package; `stacked_mnist`, the same for each channel; or
+            one that you trained, in `folder`), or the path of a .safetensors file.
 
     Raises:
         ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
+    if judge == "stacked_mnist":
+        return StackedJudge(read_judge("mnist", folder))
+    return read_judge(judge, folder)
+
+
+def read_judge(judge: str | Path, folder: str | Path) -> Judge:
+    """A judge from its file, see `load_judge`."""
     shipped = pins(JUDGES)
     path = Path(judge).expanduser()
     if path.suffix != ".safetensors":

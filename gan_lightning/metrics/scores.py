@@ -31,6 +31,7 @@ from gan_lightning.metrics.inception_score import inception_score
 from gan_lightning.metrics.judge import Extractor, extract
 from gan_lightning.metrics.kid import kid
 from gan_lightning.metrics.memorisation import Nearness, PixelSpace, memorisation, nearness, pixel_space
+from gan_lightning.metrics.modes import independent, modes
 from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
 from gan_lightning.metrics.precision_recall import precision_recall
 from gan_lightning.metrics.variety import spread
@@ -47,7 +48,7 @@ class Scores:
     """What was measured, and what it means."""
 
     values: dict[str, float]
-    about: dict[str, str | int]  # judge, judge_sha256, num_samples, samples, reference
+    about: dict[str, str | int | float]  # judge, judge_sha256, judge_accuracy, num_samples, samples, reference
     class_counts: list[int]  # (K,) samples of each class; empty where the extractor's classes are not the data's
     classes: Tensor  # (N,) int64, the extractor's class of each sample
     nearness: Nearness  # the nearest training image of each sample
@@ -70,7 +71,7 @@ class Reference:
     features: Tensor  # (T, F) float32
     mean: Tensor  # (F,) float64
     covariance: Tensor  # (F, F) float64
-    class_counts: Tensor  # (K,) int64, by the extractor, as for samples
+    class_counts: Tensor  # (K,) training images of each class, by the extractor, as for samples
     pixels: PixelSpace
     training: Tensor  # (T, D) float32, training images in it
     held_out_features: Tensor  # (H, F) float32
@@ -177,17 +178,22 @@ def compare(
         class_counts = histogram.counts
         values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
         values["class_excess"], values["sure_share"] = histogram.excess, histogram.sure_share
+        if reference.extractor.num_parts > 1:
+            found = modes(torch.tensor(class_counts), reference.class_counts)
+            values["modes"], values["modes_kl"], values["modes_kl_data"] = float(found.found), found.kl, found.kl_data
         if labels is not None:
             values["conditional_accuracy"] = conditional_accuracy(logits, labels)
     values["variety"] = own_spread / reference.spread
     values["memorised"], values["nearest_ratio"] = memorisation(near, reference.held_out)
-    about: dict[str, str | int] = {
+    about: dict[str, str | int | float] = {
         "samples": samples,
         "num_samples": len(features),
         "reference": f"{reference.name}, training split, {len(real):,} images",
         "judge": reference.extractor.name,
         "judge_sha256": reference.extractor.sha256,
     }
+    if reference.extractor.classifies_data:
+        about["judge_accuracy"] = reference.extractor.test_accuracy
     return Scores(values, about, class_counts, logits.argmax(dim=1), near)
 
 
@@ -245,7 +251,7 @@ def compute(images: Tensor, held_out: Tensor, extractor: Extractor) -> dict[str,
         "features": features,
         "mean": mean,
         "covariance": covariance,
-        "class_counts": logits.argmax(dim=1).bincount(minlength=logits.shape[1]),
+        "class_counts": independent(logits.argmax(dim=1).bincount(minlength=logits.shape[1]), extractor.num_parts),
         "pixels.mean": pixels.mean,
         "pixels.axes": pixels.axes.contiguous(),
         "training": training,

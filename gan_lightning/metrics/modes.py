@@ -1,0 +1,63 @@
+"""How many modes of the data does a generator find, and how evenly?"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Modes(NamedTuple):
+    found: int  # modes with one sample or more, of K
+    kl: float  # KL(generated || uniform), in nats, as published: log K - log 1 if only one mode is found
+    kl_data: float  # KL(generated || data), in nats, its bias taken off: 0 for a perfect sampler, give or take
+
+
+def modes(counts: Tensor, data_counts: Tensor) -> Modes:
+    """The score of Stacked MNIST: 26,000 samples over 1000 modes. Lin et al. 2018. https://arxiv.org/abs/1712.04086
+
+    found   = sum_k 1[ n_k > 0 ]
+    kl      = KL(q || u) = sum_k q_k log(K q_k)
+    kl_data = KL(q || p) - (found - 1) / (2 N),   q_k = n_k / N,   p data
+
+    The mean of KL(q || p) over draws of N samples is too large by about (K - 1) / (2 N), for the entropy of q is too
+    small by that: 0.0192 of 1000 modes. Miller 1955; with the modes found for K, as usual, since K could be smaller.
+    `kl` has that bias, because published figures do. MNIST's digits are not equally frequent, which adds 0.0045: a
+    perfect sampler has kl = 0.0237 +- 0.0011, one of balanced modes 0.0193.
+
+    Args:
+        counts: (K,) samples of each mode.
+        data_counts: (K,) how frequent the modes are in the data, any unit.
+    """
+    num_samples, num_modes = counts.sum(), len(counts)
+    q, p = counts.double() / num_samples, data_counts.double() / data_counts.sum()
+    found = int((counts > 0).sum())
+    negative_entropy = torch.xlogy(q, q).sum()  # 0 log 0 = 0
+    kl = negative_entropy + torch.tensor(num_modes).double().log()
+    kl_data = negative_entropy - torch.xlogy(q, p).sum() - (found - 1) / (2 * num_samples)
+    return Modes(found, kl.item(), kl_data.item())
+
+
+def independent(counts: Tensor, num_parts: int) -> Tensor:
+    """How frequent the classes of images in several parts are, given that the parts are independent of each other.
+
+    p(k_1, ..., k_C) = p_1(k_1) ... p_C(k_C),   p_c the share of each class among the c-th parts
+
+    Far more exact than counts: 60,000 stacks are but 60 of each of 1000 classes.
+
+    Args:
+        counts: (K^C,) images of each class.
+        num_parts: C; with 1 the counts are returned as they are.
+
+    Returns:
+        (K^C,) of the same sum, float64 if C > 1.
+    """
+    if num_parts == 1:
+        return counts
+    num_classes = round(len(counts) ** (1 / num_parts))  # K
+    table = counts.double().view([num_classes] * num_parts)
+    total = table.sum()
+    product = total
+    for part in range(num_parts):
+        others = [axis for axis in range(num_parts) if axis != part]
+        product = (product.unsqueeze(-1) * (table.sum(dim=others) / total)).squeeze(0)
+    return product.flatten()
