@@ -23,6 +23,7 @@ NOT_RUN = {
     "trainer=gpu": "needs a GPU: its error message is tested below",
     "metrics=judge": "needs a trained judge: the evaluation's own tests run it",
     "metrics=inception": "needs weights that are fetched: likewise",
+    "metrics=stacked_mnist": "needs stacks: tests/test_data_stacked.py runs it",
     "trainer=ddp": "starts this process anew: tests/test_ddp.py runs two from the command line",
     **dict.fromkeys((c for c in CHOICES if c.startswith("sweep")), "not for a single run: tests/test_sweeps.py"),
 }

@@ -1,0 +1,98 @@
+"""Stacked images: each channel is an image of a smaller set. Metz et al. 2017. https://arxiv.org/abs/1611.02163
+
+Shapes: N images of the smaller set, K their classes, S stacks, C channels, H height, W width.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_lightning.data.module import Batch, BatchLoader, ImageDataModule
+from gan_lightning.randomness import derive_seed
+
+
+class StackedDataModule(ImageDataModule):
+    """C grey images, drawn independently, are the channels of one: K^C classes, of MNIST's digits 1000.
+
+    An epoch shows each image once in every channel, in orders that follow from (seed, epoch) alone. `images(split)` are
+    stacks that never change: of the train split N, with each image once in every channel, of the test split `num_test`.
+
+    Args:
+        settings: of ImageDataModule; its reader has (N, 1, H, W), image_shape and num_classes are those of stacks.
+        num_test: S, stacks of the test split, drawn from its images with replacement.
+
+    Raises:
+        ValueError: if num_classes is not the C-th power of any number.
+    """
+
+    def __init__(self, *settings: Any, num_test: int, **more_settings: Any) -> None:
+        super().__init__(*settings, **more_settings)
+        self.num_test = num_test
+        num_channels = self.image_shape[0]
+        self.num_small = round(self.num_classes ** (1 / num_channels))  # K
+        if self.num_small**num_channels != self.num_classes or not self.num_classes:
+            raise ValueError(
+                f"data.num_classes={self.num_classes} must be the classes of one image to the power of {num_channels}, "
+                f"the channels of data.image_shape={list(self.image_shape)}; try {10**num_channels}"
+            )
+        self._small: dict[str, Batch] = {}
+
+    def train_dataloader(self) -> BatchLoader:
+        self._split("train")  # refuses what does not fit together
+        kind = partial(StackLoader, num_channels=self.image_shape[0], num_classes=self.num_small)
+        return self._loader(kind, *self._read_small("train"))
+
+    def _read(self, split: str) -> Batch:
+        images, labels = self._read_small(split)
+        num_channels = self.image_shape[0]
+        if split == "train":
+            rows = permutations(len(images), num_channels, 0)
+        else:
+            generator = torch.Generator().manual_seed(0)
+            rows = torch.randint(len(images), (self.num_test, num_channels), generator=generator)
+        return stack(images, labels, rows, self.num_small)
+
+    def _read_small(self, split: str) -> Batch:
+        if split not in self._small:
+            self._small[split] = self.reader.read(self.root, split)
+        return self._small[split]
+
+
+class StackLoader(BatchLoader):
+    """Batches of stacks, an order of its own for each channel.
+
+    Args:
+        num_channels: C.  num_classes: K.
+        settings: of BatchLoader, with the smaller set's images (N, 1, H, W) and labels (N,).
+    """
+
+    def __init__(self, *settings: Any, num_channels: int, num_classes: int, **more_settings: Any) -> None:
+        super().__init__(*settings, **more_settings)
+        self.num_channels, self.num_classes = num_channels, num_classes
+
+    def _order(self, epoch: int) -> Tensor:
+        """The rows of the smaller set's images that make up each stack.   # (N, C)"""
+        seeds = [derive_seed(self.seed, epoch, channel) for channel in range(self.num_channels)]
+        return torch.stack([self._permute(seed) for seed in seeds], dim=1)
+
+    def _take(self, rows: Tensor) -> Batch:
+        return stack(self.images, self.labels, rows, self.num_classes)
+
+
+def permutations(num: int, num_channels: int, seed: int) -> Tensor:
+    """Each of the rows once in every channel.   # (num, C)"""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(num, generator=generator) for _ in range(num_channels)], dim=1)
+
+
+def stack(images: Tensor, labels: Tensor, rows: Tensor, num_classes: int) -> Batch:
+    """Images (N, 1, H, W) and labels (N,) -> stacks (S, C, H, W) of these rows (S, C), and their classes (S,).
+
+    label = K^(C-1) k_1 + ... + K k_(C-1) + k_C:  a stack of the digits 1, 2 and 3 is of class 123.
+    """
+    num_channels = rows.shape[1]
+    places = num_classes ** torch.arange(num_channels - 1, -1, -1)  # 100, 10, 1
+    channels = images.index_select(0, rows.flatten())  # (S * C, 1, H, W)
+    return channels.view(len(rows), num_channels, *images.shape[2:]), (labels[rows] * places).sum(dim=1)
