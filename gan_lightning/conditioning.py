@@ -9,6 +9,8 @@ from torch.nn.functional import cross_entropy
 
 Output = Tensor | tuple[Tensor, Tensor]
 
+MOST_ROWS = 50  # of a picture with a row for each class
+
 
 class Conditioning:
     """Both networks are handed the class of each image, and generated images are of the classes of the real ones.
@@ -51,11 +53,12 @@ class Conditioning:
     def rows(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents and labels of a grid that has a row for each class: (N, Z) -> (K * N, Z) and (K * N,).
 
-        Without classes the latents as they are.
+        Of more than 50 classes for as many of them; without classes the latents as they are.
         """
         if not self.num_classes:
             return z, None
-        return z.repeat(self.num_classes, 1), torch.arange(self.num_classes).repeat_interleave(len(z))
+        shown = spread_evenly(self.num_classes, MOST_ROWS)
+        return z.repeat(len(shown), 1), shown.repeat_interleave(len(z))
 
     def check(self, labels: Tensor, num: int) -> None:
         """See to it that these are the classes of `num` images.
@@ -70,3 +73,8 @@ class Conditioning:
         wrong = labels.shape != (num,) or labels.dtype != torch.int64
         if wrong or (num and not 0 <= labels.min() <= labels.max() < self.num_classes):
             raise ValueError(f"labels must be ({num},) int64 from 0 to {self.num_classes - 1}")
+
+
+def spread_evenly(num: int, most: int) -> Tensor:
+    """The numbers from 0 to num - 1, or where that is more than `most` as many of them.   # (min(num, most),)"""
+    return torch.arange(num) if num <= most else torch.arange(most) * (num - 1) // (most - 1)

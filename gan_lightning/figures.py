@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from gan_lightning.conditioning import MOST_ROWS, spread_evenly
 from gan_lightning.images import grid, normalize, save_png
 from gan_lightning.metrics.scores import Scores
 
@@ -26,11 +27,15 @@ def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, 
 
 
 def by_class(images: Tensor, classes: Tensor, num_classes: int, each: int = 10) -> Tensor:
-    """A row of samples per class, the first ones of each; black where there are fewer.   # (K * each, C, H, W)"""
-    rows = torch.zeros(num_classes, each, *images.shape[1:], dtype=images.dtype)
-    for number in range(num_classes):
+    """A row of samples per class, the first ones of each; black where there are fewer.   # (min(K, 50) * each, C, H, W)
+
+    Of many classes some, spread evenly.
+    """
+    shown = spread_evenly(num_classes, MOST_ROWS)
+    rows = torch.zeros(len(shown), each, *images.shape[1:], dtype=images.dtype)
+    for row, number in enumerate(shown.tolist()):
         some = images[classes == number][:each]
-        rows[number, : len(some)] = some
+        rows[row, : len(some)] = some
     return rows.flatten(0, 1)
 
 
@@ -41,16 +46,19 @@ def beside_nearest(images: Tensor, training: Tensor, scores: Scores, pairs: int 
 
 
 def class_histogram(counts: list[int], data_counts: list[int]) -> Image.Image:
-    """Two bars per class: share of the samples (dark), share of the data (light)."""
+    """Two bars per class: share of the samples (dark), share of the data (light). Of many classes without numbers."""
+    width, is_wide = (BAR, True) if len(counts) <= MOST_ROWS else (1, False)
     shares = [[count / sum(split) for count in split] for split in (counts, data_counts)]
     top = max(map(max, shares))
-    picture = Image.new("RGB", (2 * MARGIN + len(counts) * 3 * BAR, HEIGHT + 2 * MARGIN), "white")
+    picture = Image.new("RGB", (2 * MARGIN + len(counts) * 3 * width, HEIGHT + 2 * MARGIN), "white")
     pen = ImageDraw.Draw(picture)
     for side, colour in enumerate(("#1f4e79", "#b8cce0")):
         for number, share in enumerate(shares[side]):
-            left = MARGIN + number * 3 * BAR + side * BAR
-            pen.rectangle((left, MARGIN + HEIGHT * (1 - share / top), left + BAR - 2, MARGIN + HEIGHT), fill=colour)
-            pen.text((left, MARGIN + HEIGHT * (1 - share / top) - 12), f"{share:.0%}", fill="black")
-    for number in range(len(counts)):
+            left = MARGIN + number * 3 * width + side * width
+            right = left + max(width - 2, 0)
+            pen.rectangle((left, MARGIN + HEIGHT * (1 - share / top), right, MARGIN + HEIGHT), fill=colour)
+            if is_wide:
+                pen.text((left, MARGIN + HEIGHT * (1 - share / top) - 12), f"{share:.0%}", fill="black")
+    for number in range(len(counts) if is_wide else 0):
         pen.text((MARGIN + number * 3 * BAR + BAR - 4, MARGIN + HEIGHT + 4), str(number), fill="black")
     return picture

@@ -35,6 +35,7 @@ def main(config: DictConfig) -> None:
 
     from gan_lightning import images
     from gan_lightning.checkpoint import load_gan
+    from gan_lightning.conditioning import MOST_ROWS
     from gan_lightning.files import written_whole
     from gan_lightning.latent import BLOCK, draw, walk
     from gan_lightning.runs import find_checkpoint, run_folder
@@ -46,7 +47,7 @@ def main(config: DictConfig) -> None:
     gan = load_gan(file)
     num_classes, number = gan.conditioning.num_classes, config["class"]
     check_class(number, num_classes, file)
-    in_rows = num_classes and number is None and config.format == "png" and not walking
+    in_rows = 0 < num_classes <= MOST_ROWS and number is None and config.format == "png" and not walking
     n = -(-config.n // num_classes) if in_rows else config.n
     latents = draw(n, gan.latent_dim, config.seed, config.truncation)
     if walking:

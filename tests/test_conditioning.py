@@ -281,6 +281,17 @@ def test_samples_are_of_the_classes_asked_for_or_of_all_in_turn():
     assert not torch.allclose(gan.sample(5, seed=3), threes)
 
 
+def test_picture_has_a_row_for_each_class_or_for_fifty_of_very_many():
+    z = torch.randn(2, LATENT_DIM)
+    for num_classes, num_rows in (3, 3), (50, 50), (1000, 50):
+        latents, labels = Conditioning(num_classes).rows(z)
+        assert torch.equal(latents, z.repeat(num_rows, 1))
+        assert labels.shape == (2 * num_rows,) and torch.equal(labels[::2], labels[1::2])
+        rows = labels[::2].tolist()
+        assert rows[0] == 0 and rows[-1] == num_classes - 1 and len(set(rows)) == num_rows
+    assert {row % 10 for row in rows} == set(range(10))  # of stacked digits each is seen in the last channel too
+
+
 def test_classes_go_on_in_turn_over_the_blocks_of_an_evaluation():
     gan = conditional_gan()
     labels = torch.cat([gan.sample_block(block, size)[1] for block, size in [(0, 500), (1, 500), (2, 7)]])

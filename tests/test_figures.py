@@ -57,6 +57,17 @@ def test_bars_of_the_histogram_are_as_high_as_the_shares():
             assert abs(pixels - HEIGHT * share / 0.75) <= 2
 
 
+def test_thousand_classes_make_pictures_of_a_size_to_look_at(tmp_path):
+    classes = torch.arange(2000) % 1000
+    rows = by_class(torch.zeros(2000, 1, 2, 2, dtype=torch.uint8), classes, num_classes=1000)
+    assert len(rows) == 50 * 10
+    picture = class_histogram([2] * 1000, [3] * 500 + [1] * 500)
+    assert picture.size == (2 * MARGIN + 3000, HEIGHT + 2 * MARGIN)
+    heights = [[picture.getpixel((MARGIN + 3 * number, y)) for y in range(HEIGHT + MARGIN)].count(DARK)
+               for number in (0, 999)]  # fmt: skip
+    assert all(abs(height - HEIGHT * 2 / 3) <= 2 for height in heights)
+
+
 def test_draw_writes_three_pictures_of_grey_and_of_colour_images(tmp_path):
     for channels in (1, 3):
         scores = scores_of([0, 1] * 50, 2, ratio=[0.5] * 100, image=list(range(100)))

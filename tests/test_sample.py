@@ -140,10 +140,9 @@ def test_folder_in_place_of_a_file_is_refused_before_anything_is_drawn(run, samp
 # --- Classes -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def of_classes(tmp_path_factory):
-    """A run of a conditional GAN of three classes, and the GAN."""
-    folder, told = tmp_path_factory.mktemp("conditional"), {"conditioning": "concat", "num_classes": 3}
+def conditional_run(folder, num_classes):
+    """A run of a conditional GAN, and the GAN."""
+    told = {"conditioning": "concat", "num_classes": num_classes}
     networks = {
         "generator": {"_target_": "gan_lightning.models.mlp.Generator", "latent_dim": LATENT_DIM},
         "discriminator": {"_target_": "gan_lightning.models.mlp.Discriminator"},
@@ -153,12 +152,24 @@ def of_classes(tmp_path_factory):
     }
     torch.manual_seed(0)
     built = {name: build_network(config) for name, config in networks.items()}
-    gan = GAN(**built, conditioning=Conditioning(3), latent_dim=LATENT_DIM, networks=networks)
+    gan = GAN(**built, conditioning=Conditioning(num_classes), latent_dim=LATENT_DIM, networks=networks)
     checkpoint = {"state_dict": gan.state_dict()}
     gan.on_save_checkpoint(checkpoint)
     (folder / "checkpoints").mkdir()
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     return folder, gan
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+    return conditional_run(tmp_path_factory.mktemp("conditional"), 3)
+
+
+def test_without_a_class_very_many_are_drawn_in_turn(tmp_path, sample):
+    """Not in rows, of which a thousand would be no picture."""
+    folder, gan = conditional_run(tmp_path, 1000)
+    sample(f"ckpt={folder}", "n=12", "nrow=4", f"out={tmp_path}/x.png")
+    assert torch.equal(picture(tmp_path / "x.png"), grid(gan.sample(12), nrow=4))
 
 
 def test_class_is_that_of_all_images(of_classes, sample, tmp_path):
