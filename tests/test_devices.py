@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from torch import nn
 from torch.testing import assert_close
-from two_processes import CASES, OWN_BATCH_NORM, scores, train
+from two_processes import CASES, OWN_BATCH_NORM, scores, train, write_files
 
 from gan_lightning import devices
 from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
@@ -37,6 +37,7 @@ def free_port():
 def both(tmp_path_factory):
     """The folder with what both processes leave."""
     folder = tmp_path_factory.mktemp("two")
+    write_files(folder)
     port = f"--master-port={free_port()}"
     process = torchrun("--nproc-per-node=2", port, ROOT / "tests" / "two_processes.py", folder, cwd=folder)
     output, _ = process.communicate(timeout=300)
@@ -51,8 +52,8 @@ def states(both):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_with_half_the_batch_make_the_update_of_one(states, tmp_path, case):
-    one = train(tmp_path, world_size=1, **CASES[case])
+def test_two_processes_with_half_the_batch_make_the_update_of_one(both, states, tmp_path, case):
+    one = train(tmp_path, world_size=1, files=both, **CASES[case])
     for name, tensor in one.items():
         assert_close(states[0][case][name], tensor, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
     assert any("running_var" in name for name in one) == CASES[case].get("batch_norm", True)

@@ -4,7 +4,7 @@ Under torchrun on its processes:
 
 torchrun --nproc-per-node 2 tests/two_processes.py FOLDER      # FOLDER/0.pt and FOLDER/1.pt, one of each rank
 
-And score one: FOLDER/scores.json.
+And score one: FOLDER/scores.json. `write_files(FOLDER)` comes before, for the data sets that have some.
 """
 
 import json
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cifar_files
+import picture_files
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
@@ -24,7 +26,10 @@ from torch import Tensor
 
 from gan_lightning.callbacks.evaluation import Evaluation
 from gan_lightning.conditioning import Conditioning
-from gan_lightning.data import ImageDataModule
+from gan_lightning.data import ImageDataModule, StackedDataModule
+from gan_lightning.data.folder import FolderReader
+from gan_lightning.data.module import Tensors
+from gan_lightning.data.vision import VisionReader
 from gan_lightning.devices import SameBuffers, SyncBatchNorm
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
@@ -58,6 +63,8 @@ CASES = {
     for kind in KINDS if kind != "none"
     for batch_norm in (True, False)
     if batch_norm or kind != "projection"  # which has BatchNorm in any generator
+} | {
+    f"data set {name}": {"data": name, "kind": "concat"} for name in ("stacked", "cifar10", "image_folder")
 }  # fmt: skip
 OWN_BATCH_NORM = "each its own BatchNorm"  # trainer.sync_batchnorm=false: not the update of one process
 
@@ -65,6 +72,29 @@ OWN_BATCH_NORM = "each its own BatchNorm"  # trainer.sync_batchnorm=false: not t
 def build(group: str, option: str) -> object:
     """A loss, penalty, … as conf/ has it."""
     return instantiate(OmegaConf.load(conf_dir() / group / f"{option}.yaml")) or None
+
+
+def write_files(folder: Path) -> None:
+    cifar_files.write(folder / "cifar10", each=20)
+    picture_files.write(folder / "image_folder", num=60, classes=3)
+
+
+def data_set(name: str, folder: Path) -> ImageDataModule:
+    """One of each kind, of the size of the others; of what was written to the folder, or made here."""
+    if name == "cifar10":
+        splits = {"train": {"train": True}, "test": {"train": False}}
+        checksums = cifar_files.checksums(folder / name)
+        reader = VisionReader(cifar_files.SmallCIFAR10, SHAPE, checksums, [], **splits)
+        return ImageDataModule(folder / name, reader, SHAPE, BATCH_SIZE, num_classes=10)
+    if name == "image_folder":
+        reader = FolderReader(SHAPE, folder / "cache")
+        return ImageDataModule(folder / name, reader, SHAPE, BATCH_SIZE, num_classes=3)
+    images, _ = RandomImages().read(None, "train")
+    labels = torch.arange(len(images)) % 3
+    if name == "stacked":
+        two = (2, *SHAPE[1:])
+        return StackedDataModule(folder, Tensors(images, labels), two, BATCH_SIZE, num_classes=9, num_test=10)
+    return ImageDataModule.from_tensors(images, labels, batch_size=BATCH_SIZE, num_classes=3)
 
 
 def train(
@@ -80,21 +110,28 @@ def train(
     steady: Sequence[str] = (),
     sync: bool = True,
     kind: str = "none",
+    data: str = "noise",
+    files: Path | None = None,
     **settings: object,
 ) -> dict[str, Tensor]:
-    """All weights and BatchNorm statistics after some iterations, in float64."""
+    """All weights and BatchNorm statistics after some iterations, in float64.
+
+    Args:
+        files: where `write_files` has written; None: to `folder`.
+    """
+    images = data_set(data, files or folder)
     torch.manual_seed(0)
-    classes = 3 if kind != "none" else 0
+    classes = images.num_classes if kind != "none" else 0
     told = {"conditioning": kind, "num_classes": classes}
     generator = (
-        dcgan.Generator(LATENT_DIM, SHAPE, base_channels=4, **told)  # type: ignore[arg-type]
+        dcgan.Generator(LATENT_DIM, images.image_shape, base_channels=4, **told)  # type: ignore[arg-type]
         if batch_norm
-        else mlp.Generator(LATENT_DIM, SHAPE, **told)  # type: ignore[arg-type]
+        else mlp.Generator(LATENT_DIM, images.image_shape, **told)  # type: ignore[arg-type]
     )
     gan = GAN(
         generator,
         dcgan.Discriminator(
-            SHAPE,
+            images.image_shape,
             base_channels=4,
             batch_norm=batch_norm,
             **dict.fromkeys(steady, True),
@@ -128,9 +165,7 @@ def train(
         enable_model_summary=False,
         **several,
     )
-    images, _ = RandomImages().read(None, "train")
-    labels = torch.arange(len(images)) % 3
-    trainer.fit(gan, ImageDataModule.from_tensors(images, labels, batch_size=BATCH_SIZE, num_classes=3))
+    trainer.fit(gan, images)
     return {name: tensor.clone() for name, tensor in gan.state_dict().items()}
 
 
