@@ -1,5 +1,7 @@
 """docs/add_your_own.md, followed to the letter in a copy of the project."""
 
+import bz2
+import hashlib
 import re
 import shlex
 import shutil
@@ -29,8 +31,20 @@ def copy(tmp_path_factory):
 
 
 def test_page_has_a_section_for_each_kind_of_part():
-    assert list(SECTIONS) == ["A loss", "A penalty", "A model", "A data set", "A metric"]
-    assert list(SECTIONS)[:4] == WITH_SAMPLES
+    assert list(SECTIONS) == [
+        "A loss", "A penalty", "A model", "A data set that torchvision has", "A data set", "A metric"
+    ]  # fmt: skip
+    assert list(SECTIONS)[:5] == WITH_SAMPLES
+
+
+def write_usps(folder):
+    """Two small files in USPS's format: a line for each image, its label and pixels from -1 to 1."""
+    folder.mkdir()
+    for name, num in ("usps.bz2", 40), ("usps.t.bz2", 10):
+        pixels = " ".join(f"{number + 1}:{number / 128 - 1:.4f}" for number in range(256))
+        (folder / name).write_bytes(bz2.compress("".join(f"{n % 10 + 1} {pixels}\n" for n in range(num)).encode()))
+    known = ", ".join(f"{file.name}: '{hashlib.md5(file.read_bytes()).hexdigest()}'" for file in folder.iterdir())
+    return [f"data.root={folder}", f"data.reader.checksums={{{known}}}"]
 
 
 @pytest.mark.parametrize("section", [pytest.param(name, marks=pytest.mark.slow) if name != "A loss" else name
@@ -40,11 +54,13 @@ def test_samples_of_the_page_train(copy, run_cli, idx_data, section):
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "gan_lightning"]
     data = [] if any(word.startswith("data=") for word in words) else idx_data
+    if "data=usps" in words:
+        data = write_usps(copy / "usps_files")
     result = run_cli(*words[3:], *SHRINK, *data, "trainer.accelerator=cpu", cwd=copy, env={"PYTHONPATH": str(copy)})
     assert result.returncode == 0, result.stderr
     (run,) = [file.parent for file in copy.rglob("metrics.json") if words[3] in file.read_text()]
     config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
-    assert re.search(r"LeastAbsolute|Lipschitz|linear|squares", str(config))
+    assert re.search(r"LeastAbsolute|Lipschitz|linear|usps|squares", str(config))
 
 
 def test_files_and_names_that_it_mentions_exist():
