@@ -6,7 +6,7 @@ from itertools import chain, islice
 import idx_files
 import pytest
 import torch
-from test_data_module import fit
+from test_data_module import SaveAt, fit
 from test_metrics_modes import DIGITS, STACKS
 
 from gan_lightning.data.stacked import StackedDataModule, StackLoader, stack
@@ -104,6 +104,14 @@ def test_loader_goes_on_from_its_saved_state(iterations):
 def test_training_draws_from_the_module_as_from_the_loader(tmp_path):
     recorder = fit(tmp_path, module(tmp_path), max_epochs=2)
     assert recorder.batches == [labels.tolist() for batches in [loader()] for _ in range(2) for _, labels in batches]
+
+
+@pytest.mark.parametrize("stop", [5, 10, 13])  # of 10 batches an epoch
+def test_resumed_run_sees_the_stacks_of_an_uninterrupted_one(tmp_path, stop):
+    path = tmp_path / "mid.ckpt"
+    whole = fit(tmp_path, module(tmp_path), [SaveAt(stop, path)], max_epochs=2)
+    resumed = fit(tmp_path, module(tmp_path), ckpt_path=path, max_epochs=2)
+    assert len(whole.batches) == 20 and resumed.batches == whole.batches[stop:]
 
 
 # --- The stacks that scores look at --------------------------------------------------------------------------
