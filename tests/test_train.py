@@ -206,7 +206,8 @@ def experiments():
 @pytest.mark.parametrize("experiment", experiments())
 def test_recipe_trains_for_three_iterations(train, experiment):
     folder = train(
-        f"experiment={experiment}", "trainer.max_epochs=-1", "trainer.max_steps=3", "trainer.log_every_n_steps=1"
+        *(f"experiment={experiment}", "trainer.max_epochs=-1", "trainer.max_steps=3", "trainer.log_every_n_steps=1"),
+        *("data.batch_size=8", "callbacks.pictures.num_images=2"),
     )
     assert score(folder)["iterations"] == 3
     assert all(torch.tensor(score(folder)[tag]).isfinite() for tag in SCALARS if tag in score(folder))
@@ -288,7 +289,8 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
     folder = train(
         *("data.batch_size=64", f"n_critic={n_critic}", "schedule=cosine", "schedule.warmup=3"),
-        *("trainer.log_every_n_steps=2", "callbacks.checkpoint.every_n_steps=3", "optimizer.generator.lr=2e-3"),
+        *("trainer.log_every_n_steps=2", "callbacks.checkpoint.every_n_steps=3"),
+        *("optimizer.generator.lr=2e-3", "optimizer.discriminator.lr=1e-3"),
         *("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1"),
     )
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
