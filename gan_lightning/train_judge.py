@@ -28,6 +28,8 @@ def main(config: DictConfig) -> None:
     data = instantiate(config.data)
     if data.name == "image_folder":  # what any folder is called: its judge would be asked of all others
         raise ValueError("data.name=image_folder: name the judge after your pictures, such as data.name=cats")
+    if data.name == "stacked_mnist":
+        raise ValueError("data=stacked_mnist needs no judge of its own: that of mnist is asked channel by channel")
     data.prepare_data()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     train_and_save(
@@ -62,6 +64,9 @@ def train_and_save(
             pins.json beside it, by which `load_judge` knows a damaged file.
         distortion: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
         report: called with lines for people.
+
+    Raises:
+        ValueError: if out does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import written_whole
     from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
@@ -70,6 +75,11 @@ def train_and_save(
     path = Path(out) if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
+    if not data.labels("train").any():
+        raise ValueError(
+            f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "
+            "divide them into folders by class"
+        )
     judge = train_judge(
         data.images("train"),
         data.labels("train"),

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from gan_lightning.data import ImageDataModule
 from gan_lightning.metrics import judge as judge_module
 from gan_lightning.metrics.judge import extract, load_judge
 from gan_lightning.train_judge import main, train_and_save
@@ -24,6 +25,17 @@ def test_a_file_that_is_no_safetensors_is_refused_before_training(train_judge, t
     monkeypatch.setattr("gan_lightning.metrics.judge_training.train_judge", lambda *_, **__: pytest.fail("trains"))
     with pytest.raises(ValueError, match=r"out=.*judge\.pt must end in \.safetensors"):
         train_judge(f"out={tmp_path}/judge.pt")
+
+
+def test_images_of_one_class_are_refused_before_training(tmp_path):
+    data = ImageDataModule.from_tensors(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"data\.root=.*all images are of one class.*folders by class"):
+        train_and_save(data, "plain", out=tmp_path / "plain.safetensors")
+
+
+def test_stacks_are_judged_by_the_judge_of_their_channels(train_judge):
+    with pytest.raises(ValueError, match=r"data=stacked_mnist needs no judge of its own"):
+        train_judge("data=stacked_mnist")
 
 
 def test_the_judge_is_written_where_out_says_and_judges(train_judge, tmp_path, compose):

@@ -118,6 +118,8 @@ class FolderReader:
                 with Image.open(root / paths[number]) as picture:
                     picture.draft(None, (2 * self.image_shape[2], 2 * self.image_shape[1]))  # large JPEGs: faster
                     images[number] = fit(picture, self.image_shape)
+            except MemoryError:
+                raise
             except Exception as error:
                 log.debug("%s: %s", paths[number], error)
                 return False

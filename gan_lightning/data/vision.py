@@ -39,7 +39,7 @@ class VisionReader:
     ) -> None:
         check_channels(image_shape)
         self.dataset = dataset
-        self.image_shape = image_shape
+        self.image_shape = tuple(image_shape)  # of a config: slow to read, for every picture
         self.checksums = checksums
         self.urls = urls
         self.splits = {"train": train, "test": test}
