@@ -381,7 +381,7 @@ def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
     assert folder.name == ".hydra" and overrides[0] == override and len(overrides) == 4
 
 
-@pytest.mark.parametrize("override", ["seed=0", "model=mlp", "penalty.weight=0.3", "trainer.max_epochs=2"])
+@pytest.mark.parametrize("override", ["seed=0", "model=mlp", "penalty.weight=2.4", "trainer.max_epochs=2"])
 def test_what_says_the_same_is_left_out(saved, override):
     _, overrides = resumed_overrides([saved(), override])
     assert len(overrides) == 3
