@@ -232,7 +232,8 @@ def is_in(folder, pid):
         return False
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_of_two_that_crashes_ends_the_run_within_30_seconds(tmp_path, idx_data, rank):
     terminal = Terminal(tmp_path, idx_data)
     process = terminal.start(*terminal.settings, *crash(tmp_path, rank), "trainer.max_epochs=100000")

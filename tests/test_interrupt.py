@@ -127,7 +127,7 @@ def test_ctrl_c_that_arrives_after_the_others_is_not_the_second(one_of_two):
         pytest.fail("took its first Ctrl-C for the second")
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_in_a_terminal_keeps_everything_and_leaves_no_process(tmp_path, idx_data, devices):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_END if devices > 1 else "")

@@ -93,6 +93,7 @@ def processes_in(folder):
 # --- Grids -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_mixed_grid_ends_with_a_true_leaderboard(sweep, folder, tmp_path):
     """One job of three fails; the others end, and the command printed for the best repeats its score exactly."""
     sweep("optimizer.generator.lr=1e-3,2e-3,-1", "sweep.workers=2", code=1)
