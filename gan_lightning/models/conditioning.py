@@ -166,6 +166,19 @@ def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tup
     return [], shape[0]
 
 
+def put_beside_latent(conditioning: str, num_classes: int, latent_dim: int) -> tuple[list[nn.Module], int]:
+    """`put_beside` for a generator, which has to be told the class where its discriminator is to say it."""
+    kind = "concat" if conditioning == "auxiliary" else conditioning
+    return put_beside(kind, num_classes, (latent_dim,))
+
+
+def batch_norm_2d(channels: int, conditioning: str, num_classes: int) -> nn.Module:
+    """A generator's BatchNorm; with `projection` its scale and shift depend on the class."""
+    if conditioning == "projection":
+        return ConditionalBatchNorm(nn.BatchNorm2d(channels, affine=False), num_classes)
+    return nn.BatchNorm2d(channels)
+
+
 def head(judge: nn.Module, num_features: int, conditioning: str, num_classes: int) -> list[nn.Module]:
     """A discriminator's last layers: features -> (B,) logits.
 

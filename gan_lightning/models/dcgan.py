@@ -9,10 +9,11 @@ Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classe
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import ConditionalBatchNorm, Layers, head, put_beside
+from gan_lightning.models.conditioning import Layers, batch_norm_2d, head, put_beside, put_beside_latent
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
@@ -56,15 +57,8 @@ class Generator(nn.Module):
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
         if c < 1:
             raise ValueError(f"model.generator.base_channels={c} must be 1 or more; try 64")
-        beside, latent_dim = put_beside(
-            "concat" if conditioning == "auxiliary" else conditioning, num_classes, (latent_dim,)
-        )
-
-        def norm(channels: int) -> nn.Module:
-            if conditioning == "projection":
-                return ConditionalBatchNorm(nn.BatchNorm2d(channels, affine=False), num_classes)
-            return nn.BatchNorm2d(channels)
-
+        beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
+        norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         # No bias before BatchNorm, which has its own.
         self.layers = Layers(
             *beside,

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import ConditionalBatchNorm, Layers, head, put_beside
+from gan_lightning.models.conditioning import ConditionalBatchNorm, Layers, head, put_beside, put_beside_latent
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
@@ -59,9 +59,7 @@ class Generator(nn.Module):
             raise ValueError("model.generator.hidden=[]: conditioning=projection stands in a hidden layer; try [256]")
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
-        beside, num_inputs = put_beside(
-            "concat" if conditioning == "auxiliary" else conditioning, num_classes, (latent_dim,)
-        )
+        beside, num_inputs = put_beside_latent(conditioning, num_classes, latent_dim)
         sizes = [num_inputs, *hidden]
         self.layers = Layers(
             *beside,

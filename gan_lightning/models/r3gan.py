@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from gan_lightning.models.conditioning import Layers, head, put_beside
+from gan_lightning.models.conditioning import Layers, head, put_beside, put_beside_latent
 from gan_lightning.models.sizes import smallest_size
 
 SLOPE = 0.2
@@ -166,8 +166,8 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        kind = {"auxiliary": "concat", "projection": "embedding"}.get(conditioning, conditioning)
-        beside, latent_dim = put_beside(kind, num_classes, (latent_dim,))
+        kind = "embedding" if conditioning == "projection" else conditioning
+        beside, latent_dim = put_beside_latent(kind, num_classes, latent_dim)
         (width, blocks), *larger = _stages(
             "generator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
         )

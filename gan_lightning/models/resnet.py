@@ -12,10 +12,18 @@ Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classe
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import Conditional, ConditionalBatchNorm, Layers, head, put_beside
+from gan_lightning.models.conditioning import (
+    Conditional,
+    Layers,
+    batch_norm_2d,
+    head,
+    put_beside,
+    put_beside_latent,
+)
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 from gan_lightning.models.sizes import smallest_size
@@ -115,15 +123,8 @@ class Generator(nn.Module):
         channels, image_size, size = image_shape[0], image_shape[1], smallest_size(image_shape, "resnet")
         if base_channels < 1:
             raise ValueError(f"model.generator.base_channels={base_channels} must be 1 or more; try 64")
-        beside, latent_dim = put_beside(
-            "concat" if conditioning == "auxiliary" else conditioning, num_classes, (latent_dim,)
-        )
-
-        def norm(channels: int) -> nn.Module:
-            if conditioning == "projection":
-                return ConditionalBatchNorm(nn.BatchNorm2d(channels, affine=False), num_classes)
-            return nn.BatchNorm2d(channels)
-
+        beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
+        norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         width = _width(size, image_size, base_channels)
         layers = [*beside, nn.Linear(latent_dim, width * size * size), nn.Unflatten(1, (width, size, size))]
         while size < image_size:
