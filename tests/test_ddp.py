@@ -18,8 +18,6 @@ SETTINGS = (
     *("metrics=judge", "metrics.num_samples=1100", "metrics.cache=null"),  # three blocks of samples for two processes
 )
 
-pytestmark = pytest.mark.xdist_group("test_ddp")  # one worker: the two processes run once
-
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory, idx_data):

@@ -17,8 +17,6 @@ from two_processes import CASES, OWN_BATCH_NORM, scores, train, write_files
 from gan_lightning import devices
 from gan_lightning.devices import SyncBatchNorm, batch_norm_over_devices
 
-pytestmark = pytest.mark.xdist_group("test_devices")  # one worker: the two processes run once
-
 
 def torchrun(*words, cwd):
     """A launch of torchrun; its processes see this checkout."""
