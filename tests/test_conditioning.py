@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, num_parameters, stir
+from families import networks as networks_of
 from hydra.errors import InstantiationException
 from lightning import Callback
 from test_gan import BATCH_SIZE, BATCHES, LATENT_DIM, SHAPE, Calls, fit, same, weights
@@ -19,7 +21,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.errors import explain
 from gan_lightning.gan import GAN
 from gan_lightning.latent import draw
-from gan_lightning.models import dcgan, mlp, r3gan, resnet
+from gan_lightning.models import mlp
 from gan_lightning.models.conditioning import (
     KINDS,
     Classifier,
@@ -32,13 +34,6 @@ from gan_lightning.models.conditioning import (
 from gan_lightning.penalties import R1
 from gan_lightning.train import build_gan, main
 
-FAMILIES = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet, "r3gan": r3gan}
-SMALL = {
-    "mlp": {"hidden": [16]},
-    "dcgan": {"base_channels": 4},
-    "resnet": {"base_channels": 4},
-    "r3gan": {"base_channels": 4, "max_channels": 4, "num_blocks": 1, "group_width": 4},
-}
 K = 3
 CONDITIONAL = [kind for kind in KINDS if kind != "none"]
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -50,8 +45,7 @@ def _seeded():
 
 
 def networks(family, kind, num_classes=K, shape=SHAPE):
-    told = SMALL[family] | {"conditioning": kind, "num_classes": num_classes}
-    return FAMILIES[family].Generator(LATENT_DIM, shape, **told), FAMILIES[family].Discriminator(shape, **told)
+    return networks_of(family, shape, conditioning=kind, num_classes=num_classes)
 
 
 def conditional_gan(family="mlp", kind="projection", **settings):
@@ -146,28 +140,28 @@ def test_layers_that_know_of_no_labels_are_not_handed_any():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", CONDITIONAL)
-@pytest.mark.parametrize("shape", [SHAPE, (3, 8, 8)], ids=str)
-def test_conditional_networks_have_the_shapes_of_others(family, kind, shape):
-    generator, discriminator = networks(family, kind, shape=shape)
-    images = generator(torch.randn(4, LATENT_DIM), LABELS)
-    output = discriminator(images, LABELS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (1, 64, 64)], ids=str)
+def test_networks_have_the_asked_shapes_and_every_parameter_a_gradient(family, kind, shape):
+    num_classes, labels = (0, None) if kind == "none" else (K, LABELS)
+    generator, discriminator = networks(family, kind, num_classes, shape)
+    if family == "r3gan":  # its blocks begin as the identity
+        stir(generator)
+        stir(discriminator)
+    images = generator(torch.randn(4, LATENT_DIM), labels)
+    output = discriminator(images, labels)
+    outputs = output if kind == "auxiliary" else (output,)
     assert images.shape == (4, *shape) and images.abs().max() <= 1
-    assert [part.shape for part in output] == [(4,), (4, K)] if kind == "auxiliary" else output.shape == (4,)
-
-
-def stir(network):
-    """Weights that tell the classes apart; at the start some of them do not."""
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(0.3 * torch.randn_like(weight))
-    return network.eval()
+    assert [part.shape for part in outputs] == [(4,), (4, K)][: len(outputs)]
+    sum(part.square().sum() for part in outputs).backward()
+    for network in (generator, discriminator):
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", CONDITIONAL)
 def test_one_z_and_two_labels_give_two_images(family, kind):
-    generator = stir(networks(family, kind)[0])
+    generator = stir(networks(family, kind)[0]).eval()
     z = torch.randn(1, LATENT_DIM).expand(3, -1)
     first, second, again = generator(z, torch.tensor([0, 1, 0]))
     assert not torch.allclose(first, second, atol=1e-3)
@@ -177,7 +171,7 @@ def test_one_z_and_two_labels_give_two_images(family, kind):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", CONDITIONAL)
 def test_labels_change_the_discriminators_logits_unless_it_has_to_find_them(family, kind):
-    discriminator = stir(networks(family, kind)[1])
+    discriminator = stir(networks(family, kind)[1]).eval()
     images = torch.rand(1, *SHAPE).expand(2, -1, -1, -1)
     output = discriminator(images, torch.tensor([0, 1]))
     logits = output[0] if isinstance(output, tuple) else output
@@ -197,7 +191,7 @@ def test_unconditional_networks_ignore_labels(family):
 def test_table_of_networks_has_all_weights_of_conditional_ones(kind):
     gan = conditional_gan("dcgan", kind)
     for name, rows in network_rows(gan).items():
-        assert sum(row.parameters for row in rows) == sum(weight.numel() for weight in getattr(gan, name).parameters())
+        assert sum(row.parameters for row in rows) == num_parameters(getattr(gan, name))
 
 
 # --- The step ----------------------------------------------------------------------------------------------
@@ -271,7 +265,7 @@ def test_class_losses_of_real_and_generated_images_are_in_ds_loss_and_of_generat
 
 def test_samples_are_of_the_classes_asked_for_or_of_all_in_turn():
     gan = conditional_gan(ema=EMA())
-    stir(gan.ema.generator)
+    stir(gan.ema.generator).eval()
     (z,) = draw(5, LATENT_DIM, seed=3)
     in_turn = torch.tensor([0, 1, 2, 0, 1])
     with torch.no_grad():

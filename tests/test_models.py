@@ -1,26 +1,23 @@
+"""What every family of networks does, and the parts of the MLP and of DCGAN."""
+
 import pytest
 import torch
+from families import FAMILIES, SMALL, networks, num_parameters, stir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from test_gan import LATENT_DIM, SHAPE, fit, small_gan, weights
 from torch import nn
 from torch.testing import assert_close
 
+from gan_lightning.callbacks.network_table import network_rows
+from gan_lightning.checkpoint import load_gan
 from gan_lightning.models import dcgan, mlp
 from gan_lightning.models.init import initialize
+from gan_lightning.paths import conf_dir, options
+from gan_lightning.penalties import R1
 
-FAMILIES = [mlp, dcgan]
-SHAPES = [(1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32)]
-LATENT_DIM = 10
-
-
-def name(value):
-    return value.__name__.rpartition(".")[2] if hasattr(value, "__name__") else str(value)
-
-
-def noise(num, latent_dim=LATENT_DIM, seed=0):
-    return torch.randn(num, latent_dim, generator=torch.Generator().manual_seed(seed))
-
-
-def num_parameters(network):
-    return sum(parameter.numel() for parameter in network.parameters())
+SHAPES = [(channels, size, size) for size in (28, 32, 64) for channels in (1, 3)]
+SIZES = {"dcgan": "divisible by 4", "resnet": "28, 32 or 64", "r3gan": "28, 32 or 64"}  # of families with convolutions
 
 
 @pytest.fixture(autouse=True)
@@ -28,29 +25,101 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=name)
+# --- Every family --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_generator_makes_images_of_the_asked_shape_between_minus_one_and_one(family, shape):
-    generator = family.Generator(LATENT_DIM, shape)
-    images = generator(100 * noise(5))
-    assert images.shape == (5, *shape)
-    assert images.abs().max() <= 1
+def test_images_lie_between_minus_one_and_one_and_have_a_logit_each(family, shape):
+    generator, discriminator = networks(family, shape)
+    images = generator(100 * torch.randn(5, LATENT_DIM))
+    assert images.shape == (5, *shape) and images.abs().max() <= 1
+    assert discriminator(images).shape == (5,)
+    assert discriminator.eval()(images[:1]).shape == (1,)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=name)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_discriminator_gives_one_logit_per_image(family, shape, batch_size):
-    logits = family.Discriminator(shape).eval()(torch.rand(batch_size, *shape))
-    assert logits.shape == (batch_size,)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_discriminators_output_is_a_logit_not_a_probability(family):
+    discriminator = stir(networks(family)[1]).eval()
+    assert discriminator(100 * torch.randn(8, *SHAPE)).abs().max() > 1
 
 
-def test_discriminators_output_is_a_logit_not_a_probability():
-    for family in FAMILIES:
-        discriminator = family.Discriminator((1, 28, 28)).eval()
-        with torch.no_grad():
-            list(discriminator.parameters())[-1].fill_(-7.0)  # bias of the last layer
-        assert (discriminator(torch.zeros(2, 1, 28, 28)) < -5).all()
+@pytest.mark.parametrize("shape", [(1, 30, 30), (1, 27, 27), (1, 28, 32), (3, 7, 7), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("family", SIZES)
+def test_size_that_cannot_be_halved_is_refused_by_its_key(family, shape):
+    module = FAMILIES[family]
+    for build in lambda: module.Generator(8, shape), lambda: module.Discriminator(shape):
+        with pytest.raises(
+            ValueError, match=rf"^data\.image_shape=\[.*model={family} needs square.*{SIZES[family]}.*model=mlp$"
+        ):
+            build()
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_number_of_channels_below_one_is_refused_by_its_key(family):
+    told = SMALL[family] | {"base_channels": 0}
+    with pytest.raises(ValueError, match=r"^model\.generator\.base_channels=0 must be 1 or more"):
+        FAMILIES[family].Generator(8, SHAPE, **told)
+    with pytest.raises(ValueError, match=r"^model\.discriminator\.base_channels=0 must be 1 or more"):
+        FAMILIES[family].Discriminator(SHAPE, **told)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_z_gives_one_image_alone_or_in_a_batch(family):
+    generator = stir(networks(family)[0])
+    generator(torch.randn(16, LATENT_DIM))  # moves BatchNorm's statistics off their start
+    generator.eval()
+    z = torch.randn(8, LATENT_DIM)
+    assert_close(generator(z[3:4]), generator(z)[3:4], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logit_of_an_image_does_not_depend_on_its_batch(family):
+    discriminator, images = stir(networks(family)[1]), torch.rand(4, *SHAPE) * 2 - 1
+    discriminator(images)
+    discriminator.eval()
+    assert_close(discriminator(images)[:1], discriminator(images[:1]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("loss", options("loss"))
+def test_two_iterations_move_every_weight_whatever_the_loss(tmp_path, family, loss):
+    generator, discriminator = networks(family)
+    loss = instantiate(OmegaConf.load(conf_dir() / "loss" / f"{loss}.yaml"))
+    gan = small_gan(generator=generator, discriminator=discriminator, loss=loss, penalty=R1(1.0))
+    before = weights(gan)
+    fit(gan, tmp_path, 2)
+    after = weights(gan)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    unmoved = [name for name, _ in gan.named_parameters() if torch.equal(before[name], after[name])]
+    # A loss of differences of logits gives their common bias no gradient.
+    assert all(name.startswith("discriminator.") and after[name].shape == (1,) for name in unmoved)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpoint_loads_with_the_same_samples_and_logits(tmp_path, family):
+    target, told = f"gan_lightning.models.{family}", {"image_shape": SHAPE, **SMALL[family]}
+    settings = {
+        "generator": {"_target_": f"{target}.Generator", "latent_dim": LATENT_DIM, **told},
+        "discriminator": {"_target_": f"{target}.Discriminator", **told},
+    }
+    generator, discriminator = networks(family)
+    gan = small_gan(generator=generator, discriminator=discriminator, networks=settings)
+    fit(gan, tmp_path, 2).save_checkpoint(tmp_path / "last.ckpt")
+    loaded, images = load_gan(tmp_path / "last.ckpt"), gan.sample(4)
+    assert torch.equal(images, loaded.sample(4))
+    assert torch.equal(gan.eval().discriminator(images), loaded.discriminator(images))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_table_of_networks_has_every_weight_once(family):
+    generator, discriminator = networks(family)
+    gan = small_gan(generator=generator, discriminator=discriminator)
+    for name, rows in network_rows(gan).items():
+        assert sum(row.parameters for row in rows) == num_parameters(getattr(gan, name))
+
+
+# --- The MLP and DCGAN ---------------------------------------------------------------------------------------
 
 
 def test_default_mlp_has_the_layers_and_parameters_of_the_course_page():
@@ -73,7 +142,7 @@ def test_default_mlp_has_the_layers_and_parameters_of_the_course_page():
 def test_mlp_takes_widths_slope_and_dropout():
     generator = mlp.Generator(4, (3, 5, 7), hidden=[6], negative_slope=0.3)
     assert num_parameters(generator) == 5 * 6 + 7 * 105
-    assert generator(noise(2, 4)).shape == (2, 3, 5, 7)  # any size: nothing here is divisible by 4
+    assert generator(torch.randn(2, 4)).shape == (2, 3, 5, 7)  # any size: nothing here is divisible by 4
     assert generator.layers[1].negative_slope == 0.3
     discriminator = mlp.Discriminator((3, 5, 7), hidden=[8, 6], dropout=0.4)
     assert num_parameters(discriminator) == 106 * 8 + 9 * 6 + 7
@@ -109,18 +178,9 @@ def test_dcgan_follows_the_papers_rules_for_norm_and_activation():
             assert layer.eps == 1e-5  # BatchNorm2d(c, 0.8) would set this
 
 
-@pytest.mark.parametrize("shape", [(1, 30, 30), (1, 27, 27), (1, 28, 32)], ids=str)
-@pytest.mark.parametrize("build", [lambda shape: dcgan.Generator(8, shape), dcgan.Discriminator], ids=["G", "D"])
-def test_dcgan_refuses_a_size_it_cannot_halve_twice_by_its_key(build, shape):
-    with pytest.raises(ValueError, match=r"data\.image_shape=.*model=dcgan.*divisible by 4.*model=mlp"):
-        build(shape)
-
-
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: dcgan.Generator(8, (1, 8, 8), base_channels=0), "model.generator.base_channels=0"),
-        (lambda: dcgan.Discriminator((1, 8, 8), base_channels=-1), "model.discriminator.base_channels=-1"),
         (lambda: mlp.Generator(8, (1, 8, 8), hidden=[16, 0]), r"hidden.*\[8, 16, 0\]"),
         (lambda: mlp.Discriminator((1, 8, 8), dropout=1.0), "model.discriminator.dropout=1.0"),
         (lambda: mlp.Discriminator((1, 8, 8), dropout=-0.1), "model.discriminator.dropout=-0.1"),
@@ -135,22 +195,7 @@ def test_value_out_of_range_is_refused_by_its_key(build, message):
         build()
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=name)
-def test_one_z_gives_one_image_alone_or_in_a_batch(family):
-    generator = family.Generator(LATENT_DIM, (1, 28, 28))
-    generator.train()
-    generator(noise(16, seed=1))  # moves BatchNorm's statistics off their start
-    generator.eval()
-    z = noise(8)
-    assert_close(generator(z[3:4]), generator(z)[3:4], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=name)
-def test_every_parameter_gets_a_gradient_from_the_generators_turn(family):
-    generator, discriminator = family.Generator(LATENT_DIM, (1, 28, 28)), family.Discriminator((1, 28, 28))
-    discriminator(generator(noise(4))).sum().backward()
-    for network in (generator, discriminator):
-        assert all(parameter.grad is not None for parameter in network.parameters())
+# --- Initial weights -----------------------------------------------------------------------------------------
 
 
 def layers():
@@ -188,7 +233,7 @@ def test_default_scheme_keeps_what_pytorch_drew():
     assert all(torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=name)
+@pytest.mark.parametrize("family", [mlp, dcgan], ids=["mlp", "dcgan"])
 def test_init_reaches_the_networks_own_layers(family):
     for network in (family.Generator(8, (1, 28, 28), init="dcgan"), family.Discriminator((1, 28, 28), init="dcgan")):
         weights = [

@@ -2,52 +2,23 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_gan import LATENT_DIM, fit, small_gan, weights
-from test_resnet import LABELS, LOSSES, SHAPES, K, num_parameters
+from families import SMALL as SMALL_OF
+from families import networks, num_parameters
+from test_gan import SHAPE, fit, small_gan, weights
 from torch import nn
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
-from gan_lightning.callbacks.network_table import network_rows
-from gan_lightning.checkpoint import load_gan
 from gan_lightning.models import r3gan
-from gan_lightning.models.conditioning import KINDS
 from gan_lightning.penalties import R1R2
 from gan_lightning.train import build_gan
 
-SMALL = {"base_channels": 2, "max_channels": 4, "num_blocks": 1, "group_width": 2}
+SMALL = SMALL_OF["r3gan"]
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-def networks(shape=(1, 8, 8), **settings):
-    return r3gan.Generator(LATENT_DIM, shape, **SMALL | settings), r3gan.Discriminator(shape, **SMALL | settings)
-
-
-def stir(*networks):
-    """Weights as in the midst of training; at the start every block is the identity."""
-    with torch.no_grad():
-        for network in networks:
-            for weight in network.parameters():
-                weight.add_(0.3 * torch.randn_like(weight))
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_images_and_logits_have_the_asked_shapes(shape):
-    generator, discriminator = networks(shape)
-    images = generator(100 * torch.randn(3, LATENT_DIM))
-    assert images.shape == (3, *shape) and images.abs().max() <= 1
-    assert discriminator(images).shape == (3,)
-
-
-@pytest.mark.parametrize("shape", [(1, 30, 30), (1, 27, 27), (1, 28, 32), (3, 7, 7), (1, 2, 2)], ids=str)
-@pytest.mark.parametrize("build", [lambda shape: r3gan.Generator(8, shape), r3gan.Discriminator], ids=["G", "D"])
-def test_size_that_is_no_small_one_doubled_is_refused_by_its_key(build, shape):
-    with pytest.raises(ValueError, match=r"^data\.image_shape=\[.*model=r3gan needs square.*28, 32 or 64.*model=mlp$"):
-        build(shape)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +35,9 @@ def test_size_that_is_no_small_one_doubled_is_refused_by_its_key(build, shape):
 def test_value_out_of_range_is_refused_by_its_key(settings, message, network):
     with pytest.raises(ValueError, match=rf"^model\.{network}{message}"):
         if network == "generator":
-            r3gan.Generator(8, (1, 8, 8), **SMALL | settings)
+            r3gan.Generator(8, SHAPE, **SMALL | settings)
         else:
-            r3gan.Discriminator((1, 8, 8), **SMALL | settings)
+            r3gan.Discriminator(SHAPE, **SMALL | settings)
 
 
 # --- The authors' presets: github.com/brownvc/R3GAN, train.py --------------------------------------------------------
@@ -142,7 +113,7 @@ def test_generator_begins_with_planes_times_numbers_of_z():
 
 
 def test_discriminator_ends_with_a_plane_for_each_channel():
-    layers = networks((1, 28, 28))[1].layers
+    layers = networks("r3gan", (1, 28, 28))[1].layers
     basis, flatten, judge, _ = layers[-4:]
     assert isinstance(flatten, nn.Flatten)
     assert basis.groups == basis.in_channels == basis.out_channels == 4 and basis.kernel_size == (7, 7)
@@ -150,80 +121,20 @@ def test_discriminator_ends_with_a_plane_for_each_channel():
 
 
 def test_no_layer_normalises():
-    for network in networks():
+    for network in networks("r3gan"):
         assert not [layer for layer in network.modules() if "Norm" in type(layer).__name__]
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28)], ids=str)
-def test_every_parameter_gets_a_gradient_whatever_the_conditioning(kind, shape):
-    told = {"conditioning": kind, "num_classes": 0 if kind == "none" else K}
-    labels = None if kind == "none" else LABELS
-    generator, discriminator = networks(shape, **told)
-    stir(generator, discriminator)
-    images = generator(torch.randn(4, LATENT_DIM), labels)
-    output = discriminator(images, labels)
-    outputs = output if kind == "auxiliary" else (output,)
-    assert [part.shape for part in outputs] == [(4,), (4, K)][: len(outputs)]
-    sum(part.square().sum() for part in outputs).backward()
-    for network in (generator, discriminator):
-        assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
-
-
 def test_blocks_leave_the_identity_within_two_iterations(tmp_path):
-    generator, discriminator = networks()
+    generator, discriminator = networks("r3gan")
     gan = small_gan(generator=generator, discriminator=discriminator, penalty=R1R2(1.0))
     before = weights(gan)
     fit(gan, tmp_path, 3)
     unmoved = [name for name, _ in gan.named_parameters() if torch.equal(before[name], gan.state_dict()[name])]
     assert unmoved == []
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_trains_two_iterations_under_every_loss(tmp_path, loss):
-    generator, discriminator = networks()
-    gan = small_gan(generator=generator, discriminator=discriminator, loss=loss(), penalty=R1R2(1.0))
-    before = weights(gan)
-    fit(gan, tmp_path, 2)
-    assert all(tensor.isfinite().all() for tensor in gan.state_dict().values())
-    for name in "generator", "discriminator":
-        assert any(not torch.equal(before[key], now) for key, now in gan.state_dict().items() if key.startswith(name))
-
-
-def test_logit_of_an_image_does_not_depend_on_its_batch():
-    discriminator, images = networks()[1], torch.rand(4, 1, 8, 8) * 2 - 1
-    stir(discriminator)
-    assert_close(discriminator(images)[:1], discriminator(images[:1]))
-
-
-def test_one_z_gives_one_image_alone_or_in_a_batch():
-    generator, z = networks()[0], torch.randn(8, LATENT_DIM)
-    stir(generator)
-    assert_close(generator(z[3:4]), generator(z)[3:4])
-
-
-def test_checkpoint_loads_with_the_same_samples_and_logits(tmp_path):
-    target = "gan_lightning.models.r3gan"
-    settings = {
-        "generator": {"_target_": f"{target}.Generator", "latent_dim": LATENT_DIM, "image_shape": (1, 8, 8), **SMALL},
-        "discriminator": {"_target_": f"{target}.Discriminator", "image_shape": (1, 8, 8), **SMALL},
-    }
-    generator, discriminator = networks()
-    gan = small_gan(generator=generator, discriminator=discriminator, networks=settings)
-    fit(gan, tmp_path, 2).save_checkpoint(tmp_path / "last.ckpt")
-    loaded, images = load_gan(tmp_path / "last.ckpt"), gan.sample(4)
-    assert torch.equal(images, loaded.sample(4))
-    assert torch.equal(gan.discriminator(images), loaded.discriminator(images))
-
-
-def test_table_of_networks_has_every_weight_once():
-    generator, discriminator = networks()
-    gan = small_gan(generator=generator, discriminator=discriminator)
-    for name, rows in network_rows(gan).items():
-        assert sum(row.parameters for row in rows) == num_parameters(getattr(gan, name))
 
 
 def test_recipe_for_stacked_mnist_has_the_papers_burn_in_and_at_most_five_million_parameters(compose):
