@@ -1,4 +1,4 @@
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import idx_files
@@ -86,7 +86,7 @@ def fit(tmp_path, data, callbacks=(), ckpt_path=None, **settings):
     return recorder
 
 
-# The order of the images
+# The images of an epoch
 
 
 def test_epoch_shows_each_image_once_and_the_next_in_another_order():
@@ -95,14 +95,6 @@ def test_epoch_shows_each_image_once_and_the_next_in_another_order():
     assert len(first) == len(batches) == 10
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(80))
     assert first != second
-
-
-def test_order_depends_on_the_seed_alone():
-    torch.manual_seed(1)
-    first = rows(loader(seed=5))
-    torch.manual_seed(2)
-    assert rows(loader(seed=5)) == first
-    assert rows(loader(seed=6)) != first
 
 
 def test_images_stay_with_their_labels():
@@ -121,36 +113,7 @@ def test_replacement_draws_some_images_again():
     assert rows(loader(replacement=True, seed=1)) != rows(loader(replacement=True, seed=2))
 
 
-@pytest.mark.parametrize("replacement", [False, True])
-def test_shares_of_the_ranks_add_up_to_the_global_batch(replacement):
-    whole = rows(loader(replacement=replacement))
-    shares = [rows(loader(replacement=replacement, rank=rank, world_size=4)) for rank in range(4)]
-    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
-
-
-@pytest.mark.parametrize("iterations", [0, 3, 10, 13])
-def test_loader_goes_on_from_its_saved_state(iterations):
-    original = loader()
-    for _ in range(iterations // 10):
-        rows(original)
-    list(islice(original, iterations % 10))
-    restored = loader()
-    restored.load_state_dict(original.state_dict())
-    assert rows(restored) == rows(original)
-
-
 # Under Lightning's Trainer
-
-
-# 80 images are 10 batches an epoch: in the middle of the first epoch, at its end, and in the second.
-@pytest.mark.parametrize("stop", [5, 10, 13])
-def test_resumed_run_sees_the_batches_of_an_uninterrupted_one(tmp_path, stop):
-    path = tmp_path / "mid.ckpt"
-    whole = fit(tmp_path, module(tmp_path), [SaveAt(stop, path)], max_epochs=3)
-    resumed = fit(tmp_path, module(tmp_path), ckpt_path=path, max_epochs=3)
-    assert len(whole.batches) == 30
-    assert resumed.batches == whole.batches[stop:]
-    assert resumed.epochs == whole.epochs[stop:]
 
 
 def test_limited_epochs_are_all_of_the_same_length(tmp_path):

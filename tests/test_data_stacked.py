@@ -1,12 +1,12 @@
 """Stacks of three digits: drawn on the fly, reproducible, and of the frequencies that MNIST's digits have."""
 
 import json
-from itertools import chain, islice
+from itertools import chain
 
 import idx_files
 import pytest
 import torch
-from test_data_module import SaveAt, fit
+from test_data_module import fit
 from test_metrics_modes import DIGITS, STACKS
 
 from gan_lightning.data.stacked import StackedDataModule, StackLoader, stack
@@ -76,42 +76,9 @@ def test_epoch_shows_each_digit_once_in_every_channel_and_in_other_orders():
     assert first != second
 
 
-def test_order_depends_on_the_seed_alone():
-    torch.manual_seed(1)
-    first = rows(loader(seed=5))
-    torch.manual_seed(2)
-    assert rows(loader(seed=5)) == first and rows(loader(seed=6)) != first
-
-
-@pytest.mark.parametrize("replacement", [False, True])
-def test_shares_of_the_ranks_add_up_to_the_global_batch(replacement):
-    whole = rows(loader(replacement=replacement))
-    shares = [rows(loader(replacement=replacement, rank=rank, world_size=4)) for rank in range(4)]
-    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
-
-
-@pytest.mark.parametrize("iterations", [0, 3, 10, 13])
-def test_loader_goes_on_from_its_saved_state(iterations):
-    original = loader()
-    for _ in range(iterations // 10):
-        rows(original)
-    list(islice(original, iterations % 10))
-    restored = loader()
-    restored.load_state_dict(original.state_dict())
-    assert rows(restored) == rows(original)
-
-
 def test_training_draws_from_the_module_as_from_the_loader(tmp_path):
     recorder = fit(tmp_path, module(tmp_path), max_epochs=2)
     assert recorder.batches == [labels.tolist() for batches in [loader()] for _ in range(2) for _, labels in batches]
-
-
-@pytest.mark.parametrize("stop", [5, 10, 13])  # of 10 batches an epoch
-def test_resumed_run_sees_the_stacks_of_an_uninterrupted_one(tmp_path, stop):
-    path = tmp_path / "mid.ckpt"
-    whole = fit(tmp_path, module(tmp_path), [SaveAt(stop, path)], max_epochs=2)
-    resumed = fit(tmp_path, module(tmp_path), ckpt_path=path, max_epochs=2)
-    assert len(whole.batches) == 20 and resumed.batches == whole.batches[stop:]
 
 
 # --- The stacks that scores look at --------------------------------------------------------------------------
