@@ -55,7 +55,7 @@ def run_cli(tmp_path: Path) -> RunCli:
     def run(
         *args: str,
         module: str = "gan_lightning",
-        timeout: float = 240,
+        timeout: float = 600,
         env: dict[str, str] | None = None,
         cwd: Path = tmp_path,
     ) -> subprocess.CompletedProcess[str]:

@@ -55,6 +55,31 @@ def serve():
         server.server_close()
 
 
+@pytest.fixture
+def tried(monkeypatch):
+    """The addresses that are opened, one after another."""
+    addresses, connect = [], fetch._open
+    monkeypatch.setattr(fetch, "_open", lambda address: addresses.append(address) or connect(address))
+    return addresses
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A URL that accepts and never answers; no test waits long for it."""
+    connect = fetch._open
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+        def impatient(address):
+            with monkeypatch.context() as patch:
+                if address.startswith(url):
+                    patch.setattr(fetch, "CONNECT_SECONDS", 0.2)
+                return connect(address)
+
+        monkeypatch.setattr(fetch, "_open", impatient)
+        yield url
+
+
 def reader(published, *mirrors, **sources):
     dataset = type("MNIST", (MNIST,), {"mirrors": list(mirrors)})
     return IdxReader(dataset, idx_files.sha256(published), **sources)
@@ -133,24 +158,18 @@ def test_what_an_interrupted_fetch_left_is_replaced(tmp_path, published, serve):
     assert_complete(root, published)
 
 
-def test_dead_mirror_is_tried_once_and_the_next_one_serves(tmp_path, published, serve, monkeypatch):
+def test_dead_mirror_is_tried_once_and_the_next_one_serves(tmp_path, published, serve, tried):
     url, _ = serve(published)
     dead = dead_mirror()
-    tried = []
-    connect = fetch._open
-    monkeypatch.setattr(fetch, "_open", lambda address: tried.append(address) or connect(address))
     reader(published, dead, url).fetch(tmp_path / "root")
     assert_complete(tmp_path / "root", published)
     assert len([address for address in tried if address.startswith(dead)]) == 1
 
 
-def test_mirror_that_accepts_and_never_answers_is_left_in_time(tmp_path, published, serve, monkeypatch):
-    monkeypatch.setattr(fetch, "CONNECT_SECONDS", 0.3)
+def test_mirror_that_accepts_and_never_answers_is_waited_for_once(tmp_path, published, serve, silent, tried):
     url, _ = serve(published)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        start = time.monotonic()
-        reader(published, f"http://127.0.0.1:{silent.getsockname()[1]}/", url).fetch(tmp_path / "root")
-    assert time.monotonic() - start < 3
+    reader(published, silent, url).fetch(tmp_path / "root")
+    assert len([address for address in tried if address.startswith(silent)]) == 1
     assert_complete(tmp_path / "root", published)
 
 
@@ -194,15 +213,14 @@ def test_debian_package_serves_its_gz_files(tmp_path, published, monkeypatch):
 
 
 def test_hanging_client_is_ended_with_its_children(tmp_path, published, monkeypatch):
-    monkeypatch.setattr(fetch, "CLIENT_SECONDS", 1)
-    script = f"sleep 60 & echo $! > {tmp_path}/child; wait"
+    monkeypatch.setattr(fetch, "CLIENT_SECONDS", 2)
+    script = f"sleep 600 & echo $! > {tmp_path}/child; wait"
     monkeypatch.setenv("PATH", program(tmp_path / "bin", "npm", script))
-    start = time.monotonic()
-    with pytest.raises(fetch.DataError, match="npm did not end within 1 s"):
+    with pytest.raises(fetch.DataError, match="npm did not end within 2 s"):
         reader(published, npm="digits@1.0").fetch(tmp_path / "root")
-    assert time.monotonic() - start < 10
     child = int((tmp_path / "child").read_text())
-    while running(child) and time.monotonic() - start < 10:
+    deadline = time.monotonic() + 60
+    while running(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not running(child)
 

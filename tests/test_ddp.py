@@ -33,7 +33,7 @@ def two(tmp_path_factory, idx_data):
         *idx_data,
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder, result
 

@@ -38,7 +38,10 @@ def both(tmp_path_factory):
     write_files(folder)
     port = f"--master-port={free_port()}"
     process = torchrun("--nproc-per-node=2", port, ROOT / "tests" / "two_processes.py", folder, cwd=folder)
-    output, _ = process.communicate(timeout=300)
+    try:
+        output, _ = process.communicate(timeout=900)
+    finally:
+        process.terminate()
     assert process.returncode == 0, output
     return folder
 
@@ -92,7 +95,7 @@ def test_two_nodes_under_torchrun_are_one_node_with_two_devices(run_cli, idx_dat
         for port in [free_port()]
         for node in (0, 1)
     ]
-    outputs = [launch.communicate(timeout=300)[0] for launch in launches]
+    outputs = [launch.communicate(timeout=900)[0] for launch in launches]
     assert [launch.returncode for launch in launches] == [0, 0], outputs
     (nodes,) = tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")
     assert run_cli("trainer.devices=2", *small, "hydra.run.dir=devices").returncode == 0

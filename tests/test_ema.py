@@ -97,16 +97,16 @@ def test_update_costs_less_than_three_hundredths_of_a_step(compose, tmp_path, mo
     steps, updates, update = [], [], EMA.update
 
     def timed(self, *args):
-        begin = time.perf_counter()
+        begin = time.process_time()  # not that on the clock, which is of a busy machine
         update(self, *args)
-        updates.append(time.perf_counter() - begin)
+        updates.append(time.process_time() - begin)
 
     class Watch(Callback):
         def on_train_batch_start(self, *_):
-            self.begin = time.perf_counter()
+            self.begin = time.process_time()
 
         def on_train_batch_end(self, *_):
-            steps.append(time.perf_counter() - self.begin)
+            steps.append(time.process_time() - self.begin)
 
     monkeypatch.setattr(EMA, "update", timed)
     config = compose("data.batch_size=128", "trainer.max_epochs=15", "logger=none")

@@ -35,7 +35,7 @@ def test_an_installed_wheel_helps_and_trains_in_any_folder(
 
     def run(*args: str) -> str:
         command = [str(copy_of_environment), *args]
-        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

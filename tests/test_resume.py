@@ -198,7 +198,7 @@ def test_curves_have_no_gap_where_the_run_was_killed_right_behind_a_save(tmp_pat
     settings = ["trainer=cpu", "metrics=none", "trainer.log_every_n_steps=1", "callbacks.checkpoint.every_n_steps=5"]
     settings += [*idx_data, *SIZE[:2], "n_critic=3", "hydra.run.dir=parts"]
     command = [sys.executable, "-c", KILLED, str(at), *settings]
-    killed = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240)
+    killed = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
     assert killed.returncode == -signal.SIGKILL
     main(compose(*settings[:-1], small=False, folder=tmp_path / "once"))
     config = compose(*settings[:-1], small=False, folder=tmp_path / "parts")
@@ -267,11 +267,11 @@ class Terminal:
             )
 
     def run(self, *words):
-        assert self.start(*words).wait(240) == 0, self.said.read_text()
+        assert self.start(*words).wait(600) == 0, self.said.read_text()
 
     def end(self, process, number, after):
         """Send a signal to all of its processes once it has said something; return the exit code."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while after not in self.said.read_text():
             assert process.poll() is None and time.monotonic() < deadline, self.said.read_text()
             time.sleep(0.02)
@@ -322,7 +322,7 @@ def test_twenty_kills_at_random_points_change_nothing(terminal, tmp_path):
     places = []
     for _ in range(19):
         process = terminal.start("resume=parts")
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while "real images" not in terminal.said.read_text():  # it trains from here on
             assert process.poll() is None and time.monotonic() < deadline, terminal.said.read_text()
             time.sleep(0.01)

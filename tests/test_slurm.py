@@ -91,7 +91,7 @@ def test_two_tasks_of_srun_make_one_run_with_the_weights_of_two_devices(slurm, r
     small += ["metrics=none", *idx_data]
     command = ["srun", "-N", "1", "--ntasks-per-node=2", sys.executable, "-m", "gan_lightning", *small]
     result = subprocess.run(
-        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stdout + result.stderr
     (file,) = tmp_path.glob("outputs/mlp-mnist/*/checkpoints/last.ckpt")
@@ -117,7 +117,7 @@ def test_jobs_of_a_sweep_are_slurm_jobs_whose_devices_srun_starts(slurm, idx_dat
         asked += ["sweep=study", "sweep.n_trials=2", "optimizer.generator.lr=interval(1e-4,1e-3)"]
     command = [sys.executable, "-m", "gan_lightning", "-m", *small, *asked]
     result = subprocess.run(
-        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env={**slurm, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stdout + result.stderr
     folder = tmp_path / "outputs" / "sweeps" / "night"

@@ -75,23 +75,26 @@ def test_a_job_that_is_killed_is_named_as_such(run):
     assert state.error == "killed by SIGKILL: out of memory, or by hand"
 
 
-def test_a_job_that_takes_too_long_is_ended(run):
-    started = time.monotonic()
-    state = run(lambda folder, args: time.sleep(60), timeout=0.5)
+def outlive(folder, args):
+    time.sleep(60)
+    (folder / "outlived").touch()
+
+
+def test_a_job_that_takes_too_long_is_ended(run, tmp_path):
+    state = run(outlive, timeout=0.5)
     assert state.error == "took longer than sweep.timeout=0.5 seconds"
-    assert time.monotonic() - started < 10
+    assert not (tmp_path / "0" / "outlived").exists()
 
 
-def test_a_job_that_does_not_listen_is_killed(run, monkeypatch):
+def test_a_job_that_does_not_listen_is_killed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "GRACE", 0.5)
 
     def deaf(folder, args):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(60)
+        outlive(folder, args)
 
-    started = time.monotonic()
     assert run(deaf, timeout=0.5).name == "failed"
-    assert time.monotonic() - started < 10
+    assert not (tmp_path / "0" / "outlived").exists()
 
 
 def test_a_job_is_tried_again_as_often_as_asked(run, tmp_path):
@@ -213,8 +216,15 @@ def alive(pid):
 
 
 def test_stopping_lets_the_job_save_and_starts_no_other(run, tmp_path):
-    def stop_soon(runner):
-        threading.Timer(1.0, runner.stopping.set).start()
+    listens = tmp_path / "listens"
+
+    def stop_then(runner):
+        def wait():
+            while not listens.exists():
+                time.sleep(0.01)
+            runner.stopping.set()
+
+        threading.Thread(target=wait, daemon=True).start()
 
     def saves(folder, args):
         def save(*_):
@@ -222,9 +232,10 @@ def test_stopping_lets_the_job_save_and_starts_no_other(run, tmp_path):
             sys.exit(130)
 
         signal.signal(signal.SIGTERM, save)
+        listens.touch()
         time.sleep(60)
 
-    assert run(saves, before=stop_soon, retries=3).name == "stopped"
+    assert run(saves, before=stop_then, retries=3).name == "stopped"
 
 
 def test_guardian_ends_what_a_killed_sweep_leaves(tmp_path):
