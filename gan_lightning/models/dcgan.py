@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gan_lightning.models.conditioning import Layers, batch_norm_2d, head, put_beside, put_beside_latent
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
+from gan_lightning.models.sizes import check_positive
 
 
 def _smallest_size(image_shape: Sequence[int]) -> int:
@@ -40,7 +41,7 @@ class Generator(nn.Module):
         num_classes: K; 0 for `none`.
 
     Raises:
-        ValueError: if the image is not square or S is not divisible by 4.
+        ValueError: if the image is not square, S is not divisible by 4, or base_channels is below 1.
     """
 
     def __init__(
@@ -53,10 +54,9 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        check_positive("generator", base_channels=base_channels)
         self.num_classes = num_classes
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
-        if c < 1:
-            raise ValueError(f"model.generator.base_channels={c} must be 1 or more; try 64")
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
         norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         # No bias before BatchNorm, which has its own.
@@ -91,7 +91,7 @@ class Discriminator(nn.Module):
         num_classes: K; 0 for `none`.
 
     Raises:
-        ValueError: if the image is not square or S is not divisible by 4.
+        ValueError: if the image is not square, S is not divisible by 4, or base_channels is below 1.
     """
 
     def __init__(
@@ -106,10 +106,9 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        check_positive("discriminator", base_channels=base_channels)
         self.num_classes = num_classes
         size, c = _smallest_size(image_shape), base_channels
-        if c < 1:
-            raise ValueError(f"model.discriminator.base_channels={c} must be 1 or more; try 64")
         beside, channels = put_beside(conditioning, num_classes, image_shape)
         features = 2 * c + minibatch_std
         self.layers = Layers(

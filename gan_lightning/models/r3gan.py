@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from gan_lightning.models.conditioning import Layers, head, put_beside, put_beside_latent
-from gan_lightning.models.sizes import smallest_size
+from gan_lightning.models.sizes import check_positive, smallest_size
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # what LeakyReLU takes of the deviation. He et al. 2015, section 2.2
@@ -108,16 +108,14 @@ def _stages(
     Raises:
         ValueError: if the image is not of a size of this family, or the numbers do not make sense.
     """
-    numbers = {
-        "base_channels": base_channels,
-        "max_channels": max_channels,
-        "num_blocks": num_blocks,
-        "expansion": expansion,
-        "group_width": group_width,
-    }
-    for key, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"model.{network}.{key}={value} must be 1 or more")
+    check_positive(
+        network,
+        base_channels=base_channels,
+        max_channels=max_channels,
+        num_blocks=num_blocks,
+        expansion=expansion,
+        group_width=group_width,
+    )
     smallest, image_size = smallest_size(image_shape, "r3gan"), image_shape[1]
     num_sizes = (image_size // smallest).bit_length()  # 28 is 7 * 4, 0b100: three sizes
     stages = []

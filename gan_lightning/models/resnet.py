@@ -26,7 +26,7 @@ from gan_lightning.models.conditioning import (
 )
 from gan_lightning.models.init import initialize
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
-from gan_lightning.models.sizes import smallest_size
+from gan_lightning.models.sizes import check_positive, smallest_size
 
 LARGEST_OF_ONE_WIDTH = 32  # pixels
 
@@ -106,7 +106,7 @@ class Generator(nn.Module):
         num_classes: K; 0 for `none`.
 
     Raises:
-        ValueError: if the image is not of such a size.
+        ValueError: if the image is not of such a size, or base_channels is below 1.
     """
 
     def __init__(
@@ -121,8 +121,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         channels, image_size, size = image_shape[0], image_shape[1], smallest_size(image_shape, "resnet")
-        if base_channels < 1:
-            raise ValueError(f"model.generator.base_channels={base_channels} must be 1 or more; try 64")
+        check_positive("generator", base_channels=base_channels)
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
         norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         width = _width(size, image_size, base_channels)
@@ -151,7 +150,7 @@ class Discriminator(nn.Module):
         num_classes: K; 0 for `none`.
 
     Raises:
-        ValueError: if the image is not of such a size.
+        ValueError: if the image is not of such a size, or base_channels is below 1.
     """
 
     def __init__(
@@ -168,8 +167,7 @@ class Discriminator(nn.Module):
         self.num_classes = num_classes
         size = image_size = image_shape[1]
         smallest_size(image_shape, "resnet")
-        if base_channels < 1:
-            raise ValueError(f"model.discriminator.base_channels={base_channels} must be 1 or more; try 64")
+        check_positive("discriminator", base_channels=base_channels)
         beside, width = put_beside(conditioning, num_classes, image_shape)
         one_width = image_size <= LARGEST_OF_ONE_WIDTH
         layers: list[nn.Module] = []

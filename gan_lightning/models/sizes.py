@@ -1,4 +1,4 @@
-"""Which sizes networks can reach that double a small one."""
+"""Which widths networks can have, and which sizes those can reach that double a small one."""
 
 from collections.abc import Sequence
 
@@ -24,3 +24,15 @@ def smallest_size(image_shape: Sequence[int], model: str) -> int:
             "such as 28, 32 or 64; resize the data, or use model=mlp"
         )
     return size
+
+
+def check_positive(network: str, **numbers: int) -> None:
+    """Raises ValueError if one of the numbers is below 1.
+
+    Args:
+        network: "generator" or "discriminator".
+        numbers: by the names of its arguments.
+    """
+    for key, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"model.{network}.{key}={value} must be 1 or more")
