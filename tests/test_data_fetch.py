@@ -278,7 +278,7 @@ def test_two_processes_on_an_empty_folder_fetch_once(tmp_path, published, serve)
         "from functools import partial; from pathlib import Path\n"
         "import fetch\n"  # the file alone: importing the package takes seconds
         f"root = Path({str(root)!r}); input()\n"
-        f"fetch.fetch(root, [root], {sha256!r}, {{'mirror': partial(fetch.from_mirror, {url!r})}})\n"
+        f"fetch.Files([root], {sha256!r}).fetch({{'mirror': partial(fetch.from_mirror, {url!r})}})\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(fetch.__file__).parent)}
     command = [sys.executable, "-c", code]

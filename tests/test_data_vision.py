@@ -1,5 +1,6 @@
 """CIFAR-10 through torchvision's own reader, from files in its own format."""
 
+import hashlib
 import pickle
 
 import cifar_files
@@ -9,7 +10,7 @@ from cifar_files import ARCHIVE, FOLDER, NAMES, SmallCIFAR10
 from test_data_fetch import dead_mirror, serve, silent, tried  # noqa: F401
 from torchvision.datasets import CIFAR10
 
-from gan_lightning.data import fetch
+from gan_lightning.data import fetch, vision
 from gan_lightning.data.vision import VisionReader
 
 SHAPE = (3, 32, 32)
@@ -46,6 +47,31 @@ def test_images_are_those_of_torchvisions_reader(published, split, count):
     assert images.dtype == torch.uint8 and images.shape == (count, *SHAPE) and labels.dtype == torch.int64
     assert torch.equal(images, torch.from_numpy(theirs.data).permute(0, 3, 1, 2))
     assert labels.tolist() == theirs.targets
+
+
+def test_images_of_the_right_shape_are_taken_whole_as_they_would_be_one_by_one(published, monkeypatch):
+    class OneByOne(SmallCIFAR10):
+        def __init__(self, *settings, **more_settings):
+            super().__init__(*settings, **more_settings)
+            self.data = list(self.data)
+
+    expected = reader(published, dataset=OneByOne).read(published, "test")
+    monkeypatch.setattr(vision, "fit", lambda *_: pytest.fail("one by one"))
+    images, labels = reader(published).read(published, "test")
+    assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1]) and images.is_contiguous()
+
+
+def test_files_are_checked_once_by_who_fetches_and_reads_them(published, monkeypatch):
+    checked, hash_ = [], hashlib.new
+    monkeypatch.setattr(fetch.hashlib, "new", lambda *args, **how: checked.append(how) or hash_(*args, **how))
+    there = reader(published)
+    there.fetch(published)
+    for split in "train", "test":
+        there.read(published, split)
+    assert checked == [{"usedforsecurity": False}] * len(NAMES)
+    other = reader(published)  # as another process of several, which fetches nothing
+    other.read(published, "train")
+    assert len(checked) == 2 * len(NAMES)
 
 
 def test_rows_of_a_batch_are_red_then_green_then_blue(published):
@@ -143,6 +169,15 @@ def test_no_network_and_no_write_when_the_files_are_there(published, monkeypatch
     monkeypatch.setattr(fetch, "_open", lambda url: pytest.fail("touched the network"))
     monkeypatch.setattr(fetch, "FileLock", lambda path: pytest.fail("touched the disk"))
     reader(published, "http://mirror.invalid/x.tar.gz").fetch(published)
+
+
+def test_folder_that_cannot_be_written_is_named_by_its_key(published, tmp_path, serve):  # noqa: F811
+    url, _ = serve(published)
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / FOLDER).write_text("not a folder")  # chmod would not stop root, this does
+    with pytest.raises(fetch.DataError, match=rf"^data.root={root}: the data set .* cannot be written"):
+        reader(published, url + ARCHIVE).fetch(root)
 
 
 def test_archive_that_is_cut_short_is_not_believed(published, tmp_path, serve):  # noqa: F811

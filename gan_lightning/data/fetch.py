@@ -17,9 +17,10 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Thread
@@ -48,55 +49,113 @@ class DataError(ValueError):
     """The data set is not there and could not be fetched. The message is for people."""
 
 
-def fetch(
-    root: Path, folders: list[Path], checksums: Mapping[str, str], sources: Mapping[str, Source], unzip: bool = True
-) -> None:
-    """Put into `root` each file that none of `folders` holds.
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set, of which the checksums were published.
 
     Args:
-        root: where fetched files go. Not touched if nothing is missing.
-        folders: where files may be already.
-        checksums: of each file's content, SHA-256 or MD5, by file name.
-        sources: tried in this order, by the name that messages call them.
+        folders: where they may be; into the first one they are fetched.
+        checksums: of each file's content, SHA-256 or MD5, by its path below a folder.
         unzip: whether files may be there, and come, as .gz; checksums are those of what is in them.
-
-    Raises:
-        DataError: if the folder cannot be written, the disk is full, or no source has the files.
     """
-    if not _missing(folders, checksums, unzip):
-        return
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".lock"):
-            missing = _missing(folders, checksums, unzip)  # again: another process may have fetched them meanwhile
-            failures = []
-            for label, source in sources.items():
-                if not missing:
-                    break
-                wanted = list(missing)
-                try:
-                    for name, raw in source(wanted):
-                        content = _intact(raw, checksums[name], unzip)
-                        if content is None:
-                            failures.append(f"{label}: its {name} is not the published one")
-                        else:
-                            _save(root / name, content)
-                            missing.remove(name)
-                except FAILURES as error:
-                    failures.append(f"{label}: {error}")
-                if len(missing) < len(wanted):
-                    log.info("Fetched %d files from %s into %s", len(wanted) - len(missing), label, root)
-    if missing:
-        raise DataError(_explanation(root, folders, checksums, missing, failures, unzip))
 
+    folders: list[Path]
+    checksums: Mapping[str, str]
+    unzip: bool = True
 
-def find(folders: Iterable[Path], name: str, checksum: str, unzip: bool = True) -> bytes | None:
-    """The content of the first `name` (or `name`.gz) in the folders that is the published one; else None."""
-    for path in _candidates(folders, name, unzip):
-        content = _intact(path.read_bytes(), checksum, unzip)
-        if content is not None:
-            return content
-    return None
+    @property
+    def root(self) -> Path:
+        return self.folders[0]
+
+    def fetch(self, sources: Mapping[str, Source]) -> None:
+        """Put each file that is missing into the first folder, which is not touched if nothing is.
+
+        Args:
+            sources: tried in this order, by the name that messages call them.
+
+        Raises:
+            DataError: if the folder cannot be written, the disk is full, or no source has the files.
+        """
+        if not self._missing():
+            return
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / ".lock"):
+                missing = self._missing()  # again: another process may have fetched them meanwhile
+                failures = []
+                for label, source in sources.items():
+                    if not missing:
+                        break
+                    wanted = list(missing)
+                    try:
+                        for name, raw in source(wanted):
+                            content = self._intact(name, raw)
+                            if content is None:
+                                failures.append(f"{label}: its {name} is not the published one")
+                            else:
+                                self._save(name, content)
+                                missing.remove(name)
+                    except FAILURES as error:
+                        failures.append(f"{label}: {error}")
+                    if len(missing) < len(wanted):
+                        log.info("Fetched %d files from %s into %s", len(wanted) - len(missing), label, self.root)
+        if missing:
+            raise DataError(self._explanation(missing, failures))
+
+    def read(self, name: str) -> bytes:
+        """The content of the first `name` (or `name`.gz) in the folders that is the published one.
+
+        Raises:
+            DataError: if there is none.
+        """
+        content = self._find(name)
+        if content is None:
+            raise DataError(f"data.root={self.root} holds no intact {name}; prepare_data() fetches it")
+        return content
+
+    def _find(self, name: str) -> bytes | None:
+        for path in self._candidates(name):
+            content = self._intact(name, path.read_bytes())
+            if content is not None:
+                return content
+        return None
+
+    def _candidates(self, name: str) -> list[Path]:
+        suffixes = ("", ".gz") if self.unzip else ("",)
+        paths = [folder / (name + suffix) for folder in self.folders for suffix in suffixes]
+        return [path for path in paths if path.is_file() and os.access(path, os.R_OK)]
+
+    def _missing(self) -> list[str]:
+        return [name for name in self.checksums if self._find(name) is None]
+
+    def _intact(self, name: str, raw: bytes) -> bytes | None:
+        """What is in a file, if it is the published content."""
+        try:
+            content = gzip.decompress(raw) if self.unzip and raw.startswith(b"\x1f\x8b") else raw
+        except (OSError, EOFError, zlib.error):
+            return None
+        checksum = self.checksums[name]
+        # Nothing is kept secret by it: a machine that forbids MD5 for that (FIPS) allows it here.
+        found = hashlib.new(_algorithm(checksum), content, usedforsecurity=False).hexdigest()
+        return content if found == checksum else None
+
+    def _save(self, name: str, content: bytes) -> None:
+        """All of the file or none of it, whenever this process or the machine stops."""
+        with writing(self.root), written_whole(self.root / name) as part:
+            part.write_bytes(content)
+
+    def _explanation(self, missing: list[str], failures: list[str]) -> str:
+        lines = [f"data.root={self.root} lacks files of the data set, and no source had them:"]
+        lines += [f"  {failure}" for failure in failures]
+        plain = ", plain or as .gz," if self.unzip else ""
+        lines += [f"Put these into {self.root}{plain} or set data.root to the folder that holds them:"]
+        for name, checksum in self.checksums.items():
+            state = "there"
+            if name in missing:
+                state = "damaged" if self._candidates(name) else "missing"
+            algorithm = {"md5": "MD5", "sha256": "SHA-256"}[_algorithm(checksum)]
+            lines += [f"  {name}  {algorithm} {checksum}  ({state})"]
+        return "\n".join(lines)
 
 
 def from_mirror(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -165,31 +224,8 @@ def _published_name(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".gz")
 
 
-def _candidates(folders: Iterable[Path], name: str, unzip: bool) -> list[Path]:
-    paths = [folder / (name + suffix) for folder in folders for suffix in ("", ".gz")[: 1 + unzip]]
-    return [path for path in paths if path.is_file() and os.access(path, os.R_OK)]
-
-
-def _missing(folders: Iterable[Path], checksums: Mapping[str, str], unzip: bool) -> list[str]:
-    return [name for name, checksum in checksums.items() if find(folders, name, checksum, unzip) is None]
-
-
-def _intact(raw: bytes, checksum: str, unzip: bool) -> bytes | None:
-    try:
-        content = gzip.decompress(raw) if unzip and raw.startswith(b"\x1f\x8b") else raw
-    except (OSError, EOFError, zlib.error):
-        return None
-    return content if hashlib.new(_algorithm(checksum), content).hexdigest() == checksum else None
-
-
 def _algorithm(checksum: str) -> str:
     return "md5" if len(checksum) == 32 else "sha256"
-
-
-def _save(path: Path, content: bytes) -> None:
-    """All of the file or none of it, whenever this process or the machine stops."""
-    with writing(path.parent), written_whole(path) as part:
-        part.write_bytes(content)
 
 
 @contextmanager
@@ -253,24 +289,3 @@ def _call(command: list[str], folder: Path) -> None:
 def _temporary_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def _explanation(
-    root: Path,
-    folders: list[Path],
-    checksums: Mapping[str, str],
-    missing: list[str],
-    failures: list[str],
-    unzip: bool,
-) -> str:
-    lines = [f"data.root={root} lacks files of the data set, and no source had them:"]
-    lines += [f"  {failure}" for failure in failures]
-    plain = ", plain or as .gz," if unzip else ""
-    lines += [f"Put these into {root}{plain} or set data.root to the folder that holds them:"]
-    for name, checksum in checksums.items():
-        state = "there"
-        if name in missing:
-            state = "damaged" if _candidates(folders, name, unzip) else "missing"
-        algorithm = {"md5": "MD5", "sha256": "SHA-256"}[_algorithm(checksum)]
-        lines += [f"  {name}  {algorithm} {checksum}  ({state})"]
-    return "\n".join(lines)

