@@ -3,7 +3,9 @@
 Shapes: B real images per iteration over all devices, N images in a split, C channels, H height, W width.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,6 +122,25 @@ class ImageDataModule(LightningDataModule):
     def labels(self, split: str = "train") -> Tensor:
         """Their classes, (N,) int64."""
         return self._split(split)[1]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the train split, its images and labels."""
+        images, labels = self._split("train")
+        digest = hashlib.sha256(str(tuple(images.shape)).encode())
+        for tensor in images, labels:
+            digest.update(tensor.contiguous().flatten().numpy())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, str]:
+        return {"sha256": self.sha256}
+
+    def load_state_dict(self, state: dict[str, str]) -> None:
+        if state != self.state_dict():
+            raise ValueError(
+                f"data.root={self.root}: its images are not those that the run has been trained on; bring them back, "
+                "or start a new run, without resume="
+            )
 
     def _val_blocks(self) -> "Blocks":
         rank, world_size = self._place()
