@@ -111,16 +111,23 @@ def _explain_instantiation(error: InstantiationException, overrides: Sequence[st
     if isinstance(cause, InstantiationException | ImportError):
         return f"{key}: {_one_line(cause).replace(f' full_key: {key}', '')}"
     line = explain(cause, overrides=overrides)
+    if target and (named := re.match(r"(\w+)=", line)) and named[1] in _arguments(target[1]):
+        return f"{key}.{line}"
     return line if key in line or re.match(r"[\w.]+=", line) else f"{key}: {line}"
 
 
 def _explain_argument(target: str, argument: str) -> str:
-    accepted: list[str] = []
-    with contextlib.suppress(Exception):
-        accepted = [name for name in inspect.signature(hydra.utils.get_object(target)).parameters]
+    accepted = _arguments(target)
     near = difflib.get_close_matches(argument, accepted, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {_listed(accepted)}"
     return f"{target} has no such argument; {hint}"
+
+
+def _arguments(target: str) -> list[str]:
+    """Of a class or function; none where it cannot be found."""
+    with contextlib.suppress(Exception):
+        return list(inspect.signature(hydra.utils.get_object(target)).parameters)
+    return []
 
 
 def _explain_misconfiguration(message: str, overrides: Sequence[str]) -> str:

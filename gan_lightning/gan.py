@@ -21,7 +21,7 @@ from gan_lightning.latent import draw
 from gan_lightning.losses import Loss, NonSaturating
 from gan_lightning.penalties import Constraint, Penalty
 from gan_lightning.randomness import BLOCK_SIZE, block_seed, derive_seed
-from gan_lightning.schedules import Schedule, check_beta2, check_schedule
+from gan_lightning.schedules import Schedule, check_beta2
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Step = dict[str, Tensor]
@@ -74,7 +74,7 @@ class GAN(LightningModule):
         generator_optimizer: MakeOptimizer = ADAM,
         discriminator_optimizer: MakeOptimizer = ADAM,
         schedule: Schedule | None = None,
-        beta2_schedule: Schedule | str | None = None,
+        beta2_schedule: Schedule | None = None,
         max_gradient_norm: float | None = None,
         latent_dim: int = 100,
         n_critic: int = 1,
@@ -109,7 +109,7 @@ class GAN(LightningModule):
             ema.follow(generator)
         self.make_optimizers = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self.schedule = schedule
-        self.beta2_schedule = check_schedule(beta2_schedule, "optimizer.beta2_schedule")
+        self.beta2_schedule = beta2_schedule
         self.max_gradient_norm = max_gradient_norm
         self.latent_dim = latent_dim
         self.n_critic = n_critic
@@ -125,6 +125,18 @@ class GAN(LightningModule):
                 f"conditioning.num_classes={wanted} and data.num_classes={known} must be the same; in Python: "
                 f"ImageDataModule.from_tensors(images, labels, num_classes={wanted}); without labels: conditioning=none"
             )
+
+    def on_train_start(self) -> None:
+        schedules = {
+            "schedule": self.schedule,
+            "optimizer.beta2_schedule": self.beta2_schedule,
+            "penalty.schedule": self.penalty.schedule if self.penalty else None,
+        }
+        for key, schedule in schedules.items():
+            try:
+                self.factor(schedule)
+            except ValueError as error:  # it does not fit the length of the run
+                raise ValueError(f"{key}.{error}") from error
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
         """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.schedules import Schedule, check_schedule
+from gan_lightning.schedules import Schedule
 
 Logits = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -40,14 +40,14 @@ class WeightedPenalty(Penalty):
         schedule: (iteration, iterations in all) -> factor on the weight; None: the weight as it is.
 
     Raises:
-        ValueError: if the weight is not positive, or the schedule is a name.
+        ValueError: if the weight is not positive.
     """
 
-    def __init__(self, weight: float, schedule: Schedule | str | None = None) -> None:
+    def __init__(self, weight: float, schedule: Schedule | None = None) -> None:
         if weight <= 0:
             raise ValueError(f"penalty.weight={weight} must be positive; to train without a penalty: penalty=none")
         self.weight = weight
-        self.schedule = check_schedule(schedule, "penalty.schedule")
+        self.schedule = schedule
 
 
 class GradientPenalty(WeightedPenalty):

@@ -19,6 +19,7 @@ OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
 )
 ENDS = ("trainer.max_epochs", "trainer.max_steps")
+SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
 def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
@@ -66,7 +67,7 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
 
 def has_end_in_schedule(config: DictConfig) -> bool:
     """Does a number in an iteration depend on how many there are to be?"""
-    schedules = (OmegaConf.select(config, key) for key in ("schedule", "penalty.schedule", "optimizer.beta2_schedule"))
+    schedules = (OmegaConf.select(config, key) for key in SCHEDULES)
     return any(
         schedule and not schedule._target_.endswith("Constant") and schedule.get("until") is None
         for schedule in schedules

@@ -6,15 +6,18 @@ anywhere.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
-
-Schedule = Callable[[int, float], float]
-
-LONGEST = 2**53  # iterations; at its end every schedule has come to its own
+from typing import Any, Protocol
 
 
-class Constant:
+class Schedule(Protocol):
+    """What any schedule has. Its errors name its own arguments; who has the schedule knows the key before them."""
+
+    final: float  # the factor at its end
+
+    def __call__(self, iteration: int, total: float) -> float: ...
+
+
+class Constant(Schedule):
     """The number as it is, after a linear warm-up.
 
     Args:
@@ -24,14 +27,16 @@ class Constant:
         ValueError: if warmup is negative; when called, if the run ends before it.
     """
 
+    final = 1.0
+
     def __init__(self, warmup: int = 0) -> None:
         if warmup < 0:
-            raise ValueError(f"schedule.warmup={warmup} must be 0 or more iterations")
+            raise ValueError(f"warmup={warmup} must be 0 or more iterations")
         self.warmup = warmup
 
     def __call__(self, iteration: int, total: float) -> float:
         if total <= self.warmup:
-            raise ValueError(f"schedule.warmup={self.warmup} must be less than the run's {total} iterations")
+            raise ValueError(f"warmup={self.warmup} must be less than the run's {total} iterations")
         if iteration < self.warmup:
             return (iteration + 1) / (self.warmup + 1)
         return self.factor((iteration - self.warmup) / (self.end(total) - self.warmup))
@@ -61,20 +66,15 @@ class Falling(Constant):
     def __init__(self, warmup: int = 0, final: float = 0.0, until: int | None = None) -> None:
         super().__init__(warmup)
         if final < 0:
-            raise ValueError(f"schedule.final={final} must be 0 or more")
+            raise ValueError(f"final={final} must be 0 or more")
         if until is not None and until <= warmup:
-            raise ValueError(
-                f"schedule.until={until} must be more than schedule.warmup={warmup} iterations; "
-                "or schedule.until=null for the end of the run"
-            )
+            raise ValueError(f"until={until} must be more than warmup={warmup} iterations, or null: the end of the run")
         self.final = final
         self.until = until
 
     def __call__(self, iteration: int, total: float) -> float:
         if self.end(total) == math.inf:
-            raise ValueError(
-                "trainer.max_epochs=-1: a schedule that falls needs an end; set trainer.max_epochs, or schedule.until"
-            )
+            raise ValueError("until=null: a schedule that falls needs an end, and the run has none; set either")
         return super().__call__(iteration, total)
 
     def end(self, total: float) -> float:
@@ -98,26 +98,13 @@ class Cosine(Falling):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
 
-def check_schedule(schedule: Schedule | str | None, key: str) -> Schedule | None:
-    """The schedule of a number inside of another group.
-
-    Raises:
-        ValueError: if it is the name of one.
-    """
-    if isinstance(schedule, str):
-        raise ValueError(
-            f"{key}={schedule}: the option of a group inside of another is typed as +schedule@{key}={schedule}"
-        )
-    return schedule
-
-
 def check_beta2(schedule: Schedule, optimizer: dict[str, Any], name: str) -> None:
     """Raises ValueError if the optimizer of these settings has no beta2, or it would end outside of [0, 1)."""
     key = "optimizer.beta2_schedule"
     if "betas" not in optimizer:
         raise ValueError(f"{key}: {name} has no beta2; use optimizer=adam, or leave it out")
     beta2 = optimizer["betas"][1]
-    end = 1 - schedule(LONGEST, LONGEST) * (1 - beta2)
+    end = 1 - schedule.final * (1 - beta2)
     if not 0 <= end < 1:
         raise ValueError(
             f"{key}: with {name}.betas[1]={beta2} beta2 would end at {end:g}, and must lie in [0, 1); "

@@ -160,12 +160,6 @@ def test_weight_that_is_not_positive_is_refused_by_its_key(penalty, weight):
         penalty(weight=weight)
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-def test_name_of_a_schedule_in_place_of_one_says_how_it_is_typed(penalty):
-    with pytest.raises(ValueError, match=r"penalty\.schedule=cosine.*\+schedule@penalty\.schedule=cosine"):
-        penalty(weight=1.0, schedule="cosine")
-
-
 class Fake:
     """A penalty that keeps what it is given."""
 

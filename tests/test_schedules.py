@@ -2,9 +2,12 @@ import math
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from lightning import Callback
 from test_gan import fit, small_gan, weights
 
+from gan_lightning.errors import explain
+from gan_lightning.penalties import R1
 from gan_lightning.schedules import Constant, Cosine, Linear
 
 
@@ -42,31 +45,66 @@ def test_with_an_end_of_its_own_a_schedule_does_not_look_at_the_runs(schedule):
 
 @pytest.mark.parametrize("schedule", [Constant, Linear, Cosine])
 def test_negative_warmup_is_refused_by_its_key(schedule):
-    with pytest.raises(ValueError, match=r"^schedule\.warmup=-1 must be 0 or more"):
+    with pytest.raises(ValueError, match=r"^warmup=-1 must be 0 or more"):
         schedule(warmup=-1)
 
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine])
 def test_negative_final_factor_is_refused_by_its_key(schedule):
-    with pytest.raises(ValueError, match=r"^schedule\.final=-0\.1 must be 0 or more"):
+    with pytest.raises(ValueError, match=r"^final=-0\.1 must be 0 or more"):
         schedule(final=-0.1)
 
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine])
 @pytest.mark.parametrize(("until", "warmup"), [(0, 0), (-5, 0), (3, 3)])
 def test_end_that_is_not_after_the_warmup_is_refused_by_its_key(schedule, until, warmup):
-    with pytest.raises(
-        ValueError, match=rf"^schedule\.until={until} must be more than schedule\.warmup={warmup} .*null"
-    ):
+    with pytest.raises(ValueError, match=rf"^until={until} must be more than warmup={warmup} iterations, or null"):
         schedule(until=until, warmup=warmup)
 
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine])
 def test_a_schedule_that_falls_needs_an_end_after_its_warmup(schedule):
-    with pytest.raises(ValueError, match=r"set trainer\.max_epochs, or schedule\.until$"):
+    with pytest.raises(ValueError, match=r"^until=null: a schedule that falls needs an end, and the run has none"):
         schedule()(0, math.inf)
-    with pytest.raises(ValueError, match=r"schedule\.warmup=4 must be less than the run's 4 iterations"):
+    with pytest.raises(ValueError, match=r"^warmup=4 must be less than the run's 4 iterations"):
         schedule(warmup=4)(0, 4)
+
+
+KEYS = [
+    ("schedule", "schedule=cosine"),
+    ("penalty.schedule", "+schedule@penalty.schedule=cosine"),
+    ("optimizer.beta2_schedule", "+schedule@optimizer.beta2_schedule=cosine"),
+]
+
+
+@pytest.mark.parametrize(("key", "override"), KEYS)
+def test_argument_that_makes_no_sense_is_refused_by_the_key_that_was_typed(compose, key, override):
+    from gan_lightning.train import build_gan
+
+    for argument in "final=-0.5", "warmup=-1", "until=-3":
+        with pytest.raises(InstantiationException) as refused:
+            build_gan(compose(override, f"{key}.{argument}"))
+        assert explain(refused.value).startswith(f"{key}.{argument} must be ")
+
+
+@pytest.mark.parametrize("key", [key for key, _ in KEYS])
+def test_schedule_that_does_not_fit_the_run_is_refused_by_its_key(tmp_path, key):
+    schedule = Cosine(warmup=4, final=0.1)
+    settings = {
+        "schedule": {"schedule": schedule},
+        "penalty.schedule": {"penalty": R1(weight=1.0, schedule=schedule)},
+        "optimizer.beta2_schedule": {"beta2_schedule": schedule},
+    }[key]
+    with pytest.raises(ValueError, match=rf"^{key}\.warmup=4 must be less than the run's 3 iterations"):
+        fit(small_gan(**settings), tmp_path, 3)
+
+
+@pytest.mark.parametrize("key", [key for key, _ in KEYS[1:]])
+def test_name_of_a_schedule_in_place_of_one_says_how_it_is_typed(compose, key):
+    from gan_lightning.train import build_gan
+
+    with pytest.raises(ValueError, match=rf"^{key}=cosine: .* is typed as \+schedule@{key}=cosine$"):
+        build_gan(compose(f"{key}=cosine"))
 
 
 class Rates(Callback):
@@ -153,7 +191,6 @@ def test_schedule_of_beta2_is_set_from_the_command_line(compose):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["optimizer.beta2_schedule=cosine"], r"=cosine: .* is typed as \+schedule@optimizer\.beta2_schedule=cosine$"),
         (
             ["+schedule@optimizer.beta2_schedule=cosine"],
             r"with optimizer\.discriminator\.betas\[1\]=0\.99 .* end at 1, ",
