@@ -12,6 +12,7 @@ import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
@@ -160,6 +161,16 @@ def test_pictures_beside_the_folders_of_classes_are_left_out(root, caplog):
     assert "1 files are left out" in caplog.text and "cover.png" in caplog.text
 
 
+def test_links_are_followed_but_not_in_circles(root):
+    numbered(root, ["a/1.png", "b/2.png"])
+    save(root.parent / "elsewhere" / "3.png", (2, 0, 0))
+    (root / "c").symlink_to(root.parent / "elsewhere")
+    (root / "a" / "up").symlink_to(root)
+    (root / "b" / "over").symlink_to("../a")  # to pictures that b has too, and from there to the top again
+    (root / "b" / "far_up").symlink_to(root.parent.parent)
+    assert reds(root) == ([0, 1, 0, 2], [0, 1, 1, 2])
+
+
 def test_folder_without_a_picture_is_refused_in_one_line(root):
     with pytest.raises(ValueError, match=r"^data.root=.*pictures is no folder; name one with pictures"):
         reader(root).fetch(root)
@@ -285,10 +296,41 @@ def test_run_on_a_folder_trains_and_says_once_why_it_has_no_scores(compose, tmp_
     with caplog.at_level(logging.INFO):
         train(compose(*folder, "trainer=debug", "data.batch_size=4", small=False))
     (line,) = [line for line in caplog.messages if "no scores" in line]
-    assert "python -m gan_lightning.train_judge data=image_folder" in line and "metrics=judge" in line
+    assert line.endswith("metrics=judge has them, where there is a judge: see conf/data/image_folder.yaml")
     assert (tmp_path / "samples" / "epoch_0001.png").is_file()
     with pytest.raises(ValueError, match=r"data.name=image_folder: name the judge after your pictures"):
         train_judge(compose(*folder, config_name="train_judge"))
+
+
+def test_data_sets_without_scores_say_in_their_file_how_to_get_a_judge():
+    for file in (conf_dir() / "data").glob("*.yaml"):
+        text = file.read_text()
+        assert ("metrics: none" in text) == (f"gan_lightning.train_judge data={file.stem}" in text)
+
+
+def test_resumed_run_notices_that_the_pictures_have_changed(compose, tmp_path):
+    """Also by one pixel; but not that the same pictures lie elsewhere, at other times."""
+    picture_files.write(tmp_path / "cats", num=40)
+
+    def run(root, steps, **more):
+        settings = ["data=image_folder", f"data.root={root}", f"data.reader.cache={tmp_path}/cache", "metrics=none"]
+        config = compose(*settings, "trainer=debug", "data.batch_size=4", f"trainer.max_steps={steps}", small=False)
+        (tmp_path / ".hydra").mkdir(exist_ok=True)
+        OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
+        config.resume = more.get("resume")
+        train(config)
+
+    last = str(tmp_path / "checkpoints" / "last.ckpt")
+    run(tmp_path / "cats", 1)
+    (tmp_path / "cats").rename(tmp_path / "moved")
+    run(tmp_path / "moved", 2, resume=last)
+    path = next((tmp_path / "moved").rglob("*.png"))
+    with Image.open(path) as picture:
+        changed = picture.convert("RGB")
+    changed.paste("white", (0, 0, 8, 8))
+    changed.save(path)
+    with pytest.raises(ValueError, match=rf"^data.root={tmp_path}/moved: its images are not those .* without resume="):
+        run(tmp_path / "moved", 3, resume=last)
 
 
 def test_who_chose_to_have_no_scores_is_not_told_why(compose, caplog):

@@ -154,7 +154,7 @@ class FolderReader:
 
 
 def listing(root: Path) -> list[File]:
-    """All files below a folder but hidden ones, sorted by their paths.
+    """All files below a folder but hidden ones, sorted by their paths. Links are followed, but not in circles.
 
     Raises:
         ValueError: if there is no such folder.
@@ -163,7 +163,7 @@ def listing(root: Path) -> list[File]:
         raise ValueError(f"data.root={root} is no folder; name one with pictures: data.root=<folder>")
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+        folders[:] = [name for name in folders if not is_hidden(name) and not leads_up(Path(folder, name))]
         for name in names:
             path = Path(folder, name)
             try:
@@ -174,6 +174,11 @@ def listing(root: Path) -> list[File]:
             if not is_hidden(name) and not is_device:
                 files.append(File(path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns))
     return sorted(files)
+
+
+def leads_up(path: Path) -> bool:
+    """Is it a link to a folder that it lies in, where a walk would go in circles?"""
+    return path.is_symlink() and any(path.samefile(parent) for parent in path.parents)
 
 
 def is_hidden(name: str) -> bool:
