@@ -25,6 +25,7 @@ NUM_SAMPLES = 10_000  # or as many as the run was scored on where that is more
 @command("evaluate")
 def main(config: DictConfig) -> None:
     import torch
+    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from rich.console import Console
@@ -38,16 +39,26 @@ def main(config: DictConfig) -> None:
     from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
 
+    chosen = HydraConfig.get()
     if not config.get("metrics"):
-        raise ValueError("metrics=none: there is nothing to score with; leave it out, or try metrics=judge")
+        if "metrics=none" in chosen.overrides.task:
+            raise ValueError("metrics=none: there is nothing to score with; leave it out, or try metrics=judge")
+        name = chosen.runtime.choices["data"]
+        raise ValueError(
+            f"data={name} has no scores of its own; add metrics=judge, and train the judge before if there is none: "
+            f"conf/data/{name}.yaml says how"
+        )
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     file = find_checkpoint(config.ckpt)
     num_samples = max(NUM_SAMPLES, config.metrics.num_samples)
     if "data" not in config:
         run = run_config(file)
-        trained_with = run.pop("metrics", None)  # it may have been scored otherwise while it trained
+        trained_with = run.pop("metrics", None)
         num_samples = max(num_samples, trained_with.num_samples if trained_with else 0)
+        typed = any(override.startswith(("metrics=", "metrics.extractor")) for override in chosen.overrides.task)
+        if trained_with and "extractor" in trained_with and not typed:
+            config.metrics.extractor = trained_with.extractor
         config = cast("DictConfig", OmegaConf.merge(run, config))
     num_samples = num_samples if config.num_samples is None else config.num_samples
     device = "cuda" if torch.cuda.is_available() else "cpu"

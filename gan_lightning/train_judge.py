@@ -25,11 +25,16 @@ def main(config: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
+    from gan_lightning.data import StackedDataModule
+
     data = instantiate(config.data)
     if data.name == "image_folder":  # what any folder is called: its judge would be asked of all others
         raise ValueError("data.name=image_folder: name the judge after your pictures, such as data.name=cats")
-    if data.name == "stacked_mnist":
-        raise ValueError("data=stacked_mnist needs no judge of its own: that of mnist is asked channel by channel")
+    if isinstance(data, StackedDataModule):
+        raise ValueError(
+            f"data.name={data.name}: stacks need no judge of their own, that of their channels is asked: "
+            "metrics=stacked_mnist"
+        )
     data.prepare_data()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     train_and_save(

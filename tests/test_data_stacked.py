@@ -138,7 +138,7 @@ FEW = ("data.num_test=1600", "metrics.cache=null")  # 384 features need four tim
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_data_set_chooses_its_score_and_a_typed_choice_wins(compose, command):
     config = compose("data=stacked_mnist", config_name=command, small=False)
-    assert config.metrics.num_samples == 26_000 and config.metrics.extractor.judge == "stacked_mnist"
+    assert config.metrics.num_samples == 26_000 and config.metrics.extractor.judge == "mnist"
     assert not compose("metrics=none", "data=stacked_mnist", config_name=command, small=False).metrics
 
 

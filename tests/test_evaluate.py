@@ -6,6 +6,7 @@ from types import ModuleType
 import idx_files
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from test_figures import size
 
 from gan_lightning.evaluate import main
@@ -151,6 +152,24 @@ def test_a_seed_that_is_no_whole_number_is_refused(run, evaluate, seed):
 def test_without_metrics_there_is_nothing_to_score_with(compose):
     with pytest.raises(ValueError, match=r"^metrics=none: there is nothing to score with; .* or try metrics=judge$"):
         main(compose("metrics=none", config_name="evaluate"))
+
+
+def test_data_without_scores_of_its_own_says_what_to_add(run, evaluate):
+    with pytest.raises(ValueError, match=r"^data=cifar10 has no scores .* add metrics=judge.* conf/data/cifar10.yaml"):
+        evaluate(f"ckpt={run}", "data=cifar10")
+
+
+def test_the_judge_that_the_run_was_scored_by_is_asked_unless_another_is_typed(run, evaluate, tmp_path):
+    from omegaconf import OmegaConf
+
+    shutil.copytree(run, tmp_path / "run")
+    config = OmegaConf.load(run / ".hydra" / "config.yaml")
+    config.metrics = {"num_samples": 600, "extractor": "${.own}", "own": {"_target_": "gan_lightning.words.own"}}
+    OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
+    with pytest.raises(InstantiationException, match=r"gan_lightning\.words\.own"):
+        evaluate(f"ckpt={tmp_path / 'run'}")
+    with pytest.raises(ValueError, match="100 samples are too few"):
+        evaluate(f"ckpt={tmp_path / 'run'}", "metrics=judge", "num_samples=100")
 
 
 def test_too_few_samples_are_refused_with_the_number_needed(run, evaluate):

@@ -52,7 +52,7 @@ class Stub:
     """An Extractor that knows the four shades. Eight features: sums of the pixels with fixed weights."""
 
     name, sha256, classifies_data, device = "stub", "0" * 64, True, torch.device("cpu")
-    test_accuracy, num_parts = 1.0, 1
+    test_accuracy, class_shape = 1.0, (4,)
 
     def __call__(self, images):
         projection = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) / 8

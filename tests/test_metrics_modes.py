@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gan_lightning.metrics.judge import Judge, StackedJudge, load_judge
+from gan_lightning.metrics.judge import Judge, StackedJudge, load_judge, load_stacked_judge
 from gan_lightning.metrics.modes import independent, modes
 
 EVEN = torch.ones(1000)
@@ -63,20 +63,22 @@ def test_fewer_samples_than_modes_have_a_bias_that_is_told_apart():
 
 
 def test_product_of_the_channels_shares_is_the_datas():
-    assert torch.allclose(independent(draw(STACKS, 0, 60_000), 3) / 60_000, STACKS / STACKS.sum(), rtol=0.15)
-    torch.testing.assert_close(independent(STACKS, 3), STACKS)
+    assert torch.allclose(independent(draw(STACKS, 0, 60_000), (10, 10, 10)) / 60_000, STACKS / STACKS.sum(), rtol=0.15)
+    torch.testing.assert_close(independent(STACKS, (10, 10, 10)), STACKS)
 
 
 def test_each_channel_has_shares_of_its_own():
     counts = torch.tensor([[6, 2], [0, 0]]).flatten()  # the first channel always 0, the second 0 in 3 of 4
-    assert independent(counts, 2).tolist() == [6, 2, 0, 0]
+    assert independent(counts, (2, 2)).tolist() == [6, 2, 0, 0]
     counts = torch.tensor([[3, 1], [1, 3]]).flatten()  # as likely as not, and never independent
-    assert independent(counts, 2).tolist() == [2, 2, 2, 2]
+    assert independent(counts, (2, 2)).tolist() == [2, 2, 2, 2]
+    counts = torch.tensor([[4, 2, 2], [0, 0, 0]]).flatten()  # parts of two and of three classes
+    assert independent(counts, (2, 3)).tolist() == [4, 2, 2, 0, 0, 0]
 
 
 def test_counts_of_undivided_images_stay_as_they_are():
     counts = torch.tensor([3, 1, 4])
-    assert independent(counts, 1) is counts
+    assert independent(counts, (3,)) is counts
 
 
 # --- The judge of stacks -------------------------------------------------------------------------------------
@@ -101,7 +103,16 @@ def test_features_are_those_of_the_channels_side_by_side(stacked):
 
 
 def test_judge_of_stacked_mnist_is_mnists_and_says_its_accuracy():
-    judge, single = load_judge("stacked_mnist"), load_judge("mnist")
+    judge, single = load_stacked_judge("mnist", num_channels=3), load_judge("mnist")
     assert (judge.name, judge.sha256, judge.test_accuracy) == ("mnist, channel by channel", single.sha256, 0.9964)
     features, logits = judge(torch.rand(2, 3, 28, 28) * 2 - 1)
     assert features.shape == (2, 384) and logits.shape == (2, 1000)
+
+
+def test_stacks_of_other_channels_are_refused_in_one_line(stacked):
+    _, judge = stacked
+    for shape in (3, 12, 12), (1, 12, 12), (2, 14, 14):
+        with pytest.raises(ValueError, match=r"'toy, channel by channel' takes images of shape \(2, 12, 12\), got "):
+            judge(torch.zeros(1, *shape))
+    with pytest.raises(ValueError, match=r"takes images of shape \(3, 12, 12\); stacks .* a single channel"):
+        StackedJudge(Judge("colour", (3, 12, 12), num_classes=3, width=4), num_channels=2)

@@ -34,7 +34,7 @@ def test_images_of_one_class_are_refused_before_training(tmp_path):
 
 
 def test_stacks_are_judged_by_the_judge_of_their_channels(train_judge):
-    with pytest.raises(ValueError, match=r"data=stacked_mnist needs no judge of its own"):
+    with pytest.raises(ValueError, match=r"^data.name=stacked_mnist: stacks need no judge .*: metrics=stacked_mnist$"):
         train_judge("data=stacked_mnist")
 
 

@@ -32,7 +32,7 @@ class Extractor(Protocol):
     sha256: str  # of the weights; results and caches carry it
     classifies_data: bool  # are the logits' classes those of the data?
     test_accuracy: float  # share of the data set's test split that is classified right; NaN where there is none
-    num_parts: int  # of an image, which have a class each; 1, but for stacked images
+    class_shape: tuple[int, ...]  # classes of each part of an image: (K,), of stacked images (K_1, ..., K_C)
 
     @property
     def device(self) -> torch.device: ...
@@ -56,7 +56,6 @@ class Judge(nn.Module):
     """
 
     classifies_data = True
-    num_parts = 1
 
     def __init__(
         self,
@@ -70,6 +69,7 @@ class Judge(nn.Module):
         if min(image_shape[1:]) < 12:
             raise ValueError(f"A judge needs images of 12x12 pixels or more, got image_shape={image_shape}.")
         self.name, self.image_shape, self.num_classes, self.width = name, image_shape, num_classes, width
+        self.class_shape = (num_classes,)
         self.sha256 = ""  # of its file, from the end of training on
         self.test_accuracy = float("nan")
         self.recipe: dict[str, int | str] = {}  # seed, epochs and augment of its training, where they are known
@@ -91,11 +91,7 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) float32 in [-1, 1] -> features (N, F) and logits (N, K), float32."""
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"The judge of {self.name!r} takes images of shape {self.image_shape}, "
-                f"got {tuple(images.shape[1:])}; train one for this data set."
-            )
+        check_shape(self, images)
         features = self.features(images)
         return features, self.classify(features)
 
@@ -122,12 +118,22 @@ class StackedJudge:
     Args:
         judge: of one channel, with F features and K classes.
         num_channels: C.
+
+    Raises:
+        ValueError: if the judge takes more than one channel.
     """
 
     classifies_data = True
 
-    def __init__(self, judge: Judge, num_channels: int = 3) -> None:
-        self.judge, self.num_parts = judge, num_channels
+    def __init__(self, judge: Judge, num_channels: int) -> None:
+        if judge.image_shape[0] != 1:
+            raise ValueError(
+                f"metrics.extractor.judge: that of {judge.name!r} takes images of shape {judge.image_shape}; "
+                "stacks are judged by one of a single channel, such as mnist"
+            )
+        self.judge = judge
+        self.image_shape = (num_channels, *judge.image_shape[1:])
+        self.class_shape = (judge.num_classes,) * num_channels
         self.name, self.sha256 = f"{judge.name}, channel by channel", judge.sha256
         self.test_accuracy = judge.test_accuracy  # of one channel
 
@@ -137,11 +143,21 @@ class StackedJudge:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) float32 in [-1, 1] -> features (N, C * F) and logits (N, K^C), float32."""
+        check_shape(self, images)
         features, logits = zip(*map(self.judge, images.split(1, dim=1)), strict=True)
         joint = torch.zeros(len(images), 1, device=images.device)
         for channel in logits:  # (N, K)
             joint = (joint.unsqueeze(2) + channel.log_softmax(dim=1).unsqueeze(1)).flatten(1)  # (N, K), (N, K^2), ...
         return torch.cat(features, dim=1), joint
+
+
+def check_shape(judge: Judge | StackedJudge, images: Tensor) -> None:
+    """Raises ValueError if these are no images (N, C, H, W) for this judge."""
+    if images.shape[1:] != judge.image_shape:
+        raise ValueError(
+            f"The judge of {judge.name!r} takes images of shape {judge.image_shape}, "
+            f"got {tuple(images.shape[1:])}; train one for this data set."
+        )
 
 
 def block(channels_in: int, channels_out: int, kernel: int, batch_norm: bool, stride: int = 1) -> nn.Sequential:
@@ -195,23 +211,21 @@ def pins(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge | StackedJudge:
+def load_stacked_judge(judge: str | Path, num_channels: int, folder: str | Path = OWN_JUDGES) -> StackedJudge:
+    """A trained judge of one channel, ready to judge stacks of `num_channels`; the rest as of `load_judge`."""
+    return StackedJudge(load_judge(judge, folder), num_channels)
+
+
+def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
     """A trained judge, ready to judge.
 
     Args:
-        judge: a data set's name (`mnist`, shipped with this package; `stacked_mnist`, the same for each channel; or
-            one that you trained, in `folder`), or the path of a .safetensors file.
+        judge: a data set's name (`mnist`, shipped with this package; or one that you trained, in `folder`), or the path
+            of a .safetensors file.
 
     Raises:
         ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
-    if judge == "stacked_mnist":
-        return StackedJudge(read_judge("mnist", folder))
-    return read_judge(judge, folder)
-
-
-def read_judge(judge: str | Path, folder: str | Path) -> Judge:
-    """A judge from its file, see `load_judge`."""
     shipped = pins(JUDGES)
     path = Path(judge).expanduser()
     if path.suffix != ".safetensors":
@@ -219,7 +233,7 @@ def read_judge(judge: str | Path, folder: str | Path) -> Judge:
     if not path.is_file():
         raise ValueError(
             f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(shipped))}. "
-            f"Train one: python -m gan_lightning.train_judge data={Path(judge).stem}"
+            f"Train one: python -m gan_lightning.train_judge data=<as here> data.name={Path(judge).stem}"
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()

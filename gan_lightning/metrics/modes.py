@@ -1,5 +1,7 @@
 """How many modes of the data does a generator find, and how evenly?"""
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -37,7 +39,7 @@ def modes(counts: Tensor, data_counts: Tensor) -> Modes:
     return Modes(found, kl.item(), kl_data.item())
 
 
-def independent(counts: Tensor, num_parts: int) -> Tensor:
+def independent(counts: Tensor, class_shape: Sequence[int]) -> Tensor:
     """How frequent the classes of images in several parts are, given that the parts are independent of each other.
 
     p(k_1, ..., k_C) = p_1(k_1) ... p_C(k_C),   p_c the share of each class among the c-th parts
@@ -45,19 +47,15 @@ def independent(counts: Tensor, num_parts: int) -> Tensor:
     Far more exact than counts: 60,000 stacks are but 60 of each of 1000 classes.
 
     Args:
-        counts: (K^C,) images of each class.
-        num_parts: C; with 1 the counts are returned as they are.
+        counts: images of each class, (K,) of class_shape (K,), (K_1 ... K_C,) of (K_1, ..., K_C).
+        class_shape: classes of each part; of a single one the counts are returned as they are.
 
     Returns:
-        (K^C,) of the same sum, float64 if C > 1.
+        As long and of the same sum; float64 of several parts.
     """
-    if num_parts == 1:
+    if len(class_shape) == 1:
         return counts
-    num_classes = round(len(counts) ** (1 / num_parts))  # K
-    table = counts.double().view([num_classes] * num_parts)
-    total = table.sum()
-    product = total
-    for part in range(num_parts):
-        others = [axis for axis in range(num_parts) if axis != part]
-        product = (product.unsqueeze(-1) * (table.sum(dim=others) / total)).squeeze(0)
-    return product.flatten()
+    table = counts.double().view(*class_shape)
+    parts = range(len(class_shape))
+    shares = [table.sum(dim=[other for other in parts if other != part]) / table.sum() for part in parts]
+    return table.sum() * reduce(torch.kron, shares)

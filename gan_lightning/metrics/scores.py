@@ -178,7 +178,7 @@ def compare(
         class_counts = histogram.counts
         values["class_kl"], values["classes_missing"] = histogram.kl, float(histogram.missing)
         values["class_excess"], values["sure_share"] = histogram.excess, histogram.sure_share
-        if reference.extractor.num_parts > 1:
+        if len(reference.extractor.class_shape) > 1:
             found = modes(torch.tensor(class_counts), reference.class_counts)
             values["modes"], values["modes_kl"], values["modes_kl_data"] = float(found.found), found.kl, found.kl_data
         if labels is not None:
@@ -251,7 +251,7 @@ def compute(images: Tensor, held_out: Tensor, extractor: Extractor) -> dict[str,
         "features": features,
         "mean": mean,
         "covariance": covariance,
-        "class_counts": independent(logits.argmax(dim=1).bincount(minlength=logits.shape[1]), extractor.num_parts),
+        "class_counts": independent(logits.argmax(dim=1).bincount(minlength=logits.shape[1]), extractor.class_shape),
         "pixels.mean": pixels.mean,
         "pixels.axes": pixels.axes.contiguous(),
         "training": training,
