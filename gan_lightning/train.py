@@ -90,6 +90,7 @@ def build_gan(config: DictConfig) -> GAN:
 
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
+    check_schedules(config)
     torch.manual_seed(derive_seed(config.seed))  # initial weights
     optimizers = instantiate(config.optimizer)
     return GAN(
@@ -112,6 +113,19 @@ def build_gan(config: DictConfig) -> GAN:
         seed=config.seed,
         networks=plain(config.model),
     )
+
+
+def check_schedules(config: DictConfig) -> None:
+    """Raises ValueError if the name of a schedule stands where one inside of another group belongs."""
+    from omegaconf import OmegaConf
+
+    from gan_lightning.resume import SCHEDULES
+
+    for key in SCHEDULES:
+        if isinstance(name := OmegaConf.select(config, key), str):
+            raise ValueError(
+                f"{key}={name}: the option of a group inside of another is typed as +schedule@{key}={name}"
+            )
 
 
 def build_part(config: DictConfig, group: str) -> Any:
@@ -194,8 +208,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         name, typed = choices(config).get("data"), overrides_of(config)
         if name and not any(override.startswith("metrics=") for override in typed):  # else nobody wonders why
             log.info(
-                "no scores: data=%s comes with no judge; python -m gan_lightning.train_judge data=%s trains one on its "
-                "classes, and metrics=judge then asks it", name, name,
+                "no scores: data=%s or the recipe chooses metrics=none; metrics=judge has them, where there is a "
+                "judge: see conf/data/%s.yaml", name, name,
             )  # fmt: skip
     logger = [
         instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})
