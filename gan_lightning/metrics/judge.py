@@ -167,7 +167,7 @@ def block(channels_in: int, channels_out: int, kernel: int, batch_norm: bool, st
 
 
 @exact_float32()
-def extract(extractor: Extractor, images: Tensor, batch_size: int = 250) -> tuple[Tensor, Tensor]:
+def extract(extractor: Extractor, images: Tensor, batch_size: int = 100) -> tuple[Tensor, Tensor]:
     """Features and logits of many images, a batch at a time.
 
     Args:
