@@ -129,7 +129,7 @@ class ImageDataModule(LightningDataModule):
         images, labels = self._split("train")
         digest = hashlib.sha256(str(tuple(images.shape)).encode())
         for tensor in images, labels:
-            digest.update(tensor.contiguous().flatten().numpy())
+            digest.update(tensor.contiguous().flatten().numpy().data)
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, str]:
