@@ -32,7 +32,7 @@ class Inception:
     name = "inception-v3-2015-12-05"
     classifies_data = False
     test_accuracy = float("nan")
-    class_shape = (1008,)
+    class_shape: tuple[int, ...] = (1008,)
 
     def __init__(self, weights: str | Path = WEIGHTS, fetch: bool = True, device: str = "cpu") -> None:
         try:

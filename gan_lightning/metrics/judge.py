@@ -69,7 +69,7 @@ class Judge(nn.Module):
         if min(image_shape[1:]) < 12:
             raise ValueError(f"A judge needs images of 12x12 pixels or more, got image_shape={image_shape}.")
         self.name, self.image_shape, self.num_classes, self.width = name, image_shape, num_classes, width
-        self.class_shape = (num_classes,)
+        self.class_shape: tuple[int, ...] = (num_classes,)
         self.sha256 = ""  # of its file, from the end of training on
         self.test_accuracy = float("nan")
         self.recipe: dict[str, int | str] = {}  # seed, epochs and augment of its training, where they are known
@@ -133,7 +133,7 @@ class StackedJudge:
             )
         self.judge = judge
         self.image_shape = (num_channels, *judge.image_shape[1:])
-        self.class_shape = (judge.num_classes,) * num_channels
+        self.class_shape: tuple[int, ...] = (judge.num_classes,) * num_channels
         self.name, self.sha256 = f"{judge.name}, channel by channel", judge.sha256
         self.test_accuracy = judge.test_accuracy  # of one channel
 
