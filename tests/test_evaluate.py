@@ -154,9 +154,9 @@ def test_without_metrics_there_is_nothing_to_score_with(compose):
         main(compose("metrics=none", config_name="evaluate"))
 
 
-def test_data_without_scores_of_its_own_says_what_to_add(run, evaluate):
+def test_data_without_scores_of_its_own_says_what_to_add(run, compose):
     with pytest.raises(ValueError, match=r"^data=cifar10 has no scores .* add metrics=judge.* conf/data/cifar10.yaml"):
-        evaluate(f"ckpt={run}", "data=cifar10")
+        main(compose(f"ckpt={run}", "data=cifar10", config_name="evaluate"))
 
 
 def test_the_judge_that_the_run_was_scored_by_is_asked_unless_another_is_typed(run, evaluate, tmp_path):
