@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from gan_lightning.cli import command, rank
 from gan_lightning.paths import shorten
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    from lightning import Callback, LightningModule, Trainer
     from omegaconf import DictConfig
 
     from gan_lightning.gan import GAN
@@ -28,11 +29,11 @@ log = logging.getLogger(__name__)
 @command("train")
 def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import LambdaCallback
 
     from gan_lightning.callbacks.interrupt import Interrupt
     from gan_lightning.checkpoint import check_resumable, read_checkpoint
-    from gan_lightning.resume import keep_end
-    from gan_lightning.runs import METRICS, alone_in
+    from gan_lightning.runs import alone_in
 
     gan, earlier = build_gan(config), 0
     if config.resume:
@@ -40,13 +41,13 @@ def main(config: DictConfig) -> None:
         check_resumable(checkpoint, gan, shorten(config.resume))
         earlier = check_end(config, checkpoint)
     data = instantiate(config.data)
-    trainer = build_trainer(config, interrupt := Interrupt(), earlier=earlier)
+    callbacks: list[Callback] = [interrupt := Interrupt()]
+    if config.resume:
+        callbacks.append(LambdaCallback(on_train_start=partial(forget_end, config)))
+    trainer = build_trainer(config, *callbacks, earlier=earlier)
     started = time.perf_counter()
     folder = Path(config.trainer.default_root_dir)
     with alone_in(folder) if rank() == 0 else nullcontext():  # the first process holds the lock for all
-        if config.resume and trainer.is_global_zero:
-            keep_end(config)
-            (folder / METRICS).unlink(missing_ok=True)  # of an end that is not the end any more
         try:
             trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
@@ -56,6 +57,16 @@ def main(config: DictConfig) -> None:
             report(config, trainer, state, time.perf_counter() - started, earlier)
     if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
         raise KeyboardInterrupt
+
+
+def forget_end(config: DictConfig, trainer: Trainer, _: LightningModule) -> None:
+    """A resumed run trains, and nothing of it can be refused any more: its earlier end is not the end."""
+    from gan_lightning.resume import keep_end
+    from gan_lightning.runs import METRICS
+
+    if trainer.is_global_zero:
+        keep_end(config)
+        (Path(config.trainer.default_root_dir) / METRICS).unlink(missing_ok=True)
 
 
 def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:

@@ -329,8 +329,10 @@ def test_resumed_run_notices_that_the_pictures_have_changed(compose, tmp_path):
         changed = picture.convert("RGB")
     changed.paste("white", (0, 0, 8, 8))
     changed.save(path)
+    ended = (tmp_path / "metrics.json").read_text()
     with pytest.raises(ValueError, match=rf"^data.root={tmp_path}/moved: its images are not those .* without resume="):
         run(tmp_path / "moved", 3, resume=last)
+    assert (tmp_path / "metrics.json").read_text() == ended
 
 
 def test_who_chose_to_have_no_scores_is_not_told_why(compose, caplog):
