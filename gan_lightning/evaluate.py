@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gan_lightning.cli import command, working
-from gan_lightning.paths import shorten
+from gan_lightning.paths import conf_dir, shorten
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
         name = chosen.runtime.choices["data"]
         raise ValueError(
             f"data={name} has no scores of its own; add metrics=judge, and train the judge before if there is none: "
-            f"conf/data/{name}.yaml says how"
+            f"{shorten(conf_dir() / 'data' / name)}.yaml says how"
         )
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
@@ -56,7 +56,8 @@ def main(config: DictConfig) -> None:
         run = run_config(file)
         trained_with = run.pop("metrics", None)
         num_samples = max(num_samples, trained_with.num_samples if trained_with else 0)
-        typed = any(override.startswith(("metrics=", "metrics.extractor")) for override in chosen.overrides.task)
+        starts = ("metrics=", "metrics.extractor")
+        typed = any(override.lstrip("+~").startswith(starts) for override in chosen.overrides.task)
         if trained_with and "extractor" in trained_with and not typed:
             config.metrics.extractor = trained_with.extractor
         config = cast("DictConfig", OmegaConf.merge(run, config))

@@ -74,7 +74,7 @@ class Falling(Constant):
 
     def __call__(self, iteration: int, total: float) -> float:
         if self.end(total) == math.inf:
-            raise ValueError("until=null: a schedule that falls needs an end, and the run has none; set either")
+            raise ValueError("until=null: a schedule that falls needs an end; set it, or trainer.max_steps")
         return super().__call__(iteration, total)
 
     def end(self, total: float) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gan_lightning.cli import command, rank
-from gan_lightning.paths import shorten
+from gan_lightning.paths import conf_dir, shorten
 
 if TYPE_CHECKING:
     from lightning import Callback, LightningModule, Trainer
@@ -43,7 +43,7 @@ def main(config: DictConfig) -> None:
     data = instantiate(config.data)
     callbacks: list[Callback] = [interrupt := Interrupt()]
     if config.resume:
-        callbacks.append(LambdaCallback(on_train_start=partial(forget_end, config)))
+        callbacks.append(LambdaCallback(on_train_epoch_start=partial(forget_end, config)))
     trainer = build_trainer(config, *callbacks, earlier=earlier)
     started = time.perf_counter()
     folder = Path(config.trainer.default_root_dir)
@@ -60,7 +60,7 @@ def main(config: DictConfig) -> None:
 
 
 def forget_end(config: DictConfig, trainer: Trainer, _: LightningModule) -> None:
-    """A resumed run trains, and nothing of it can be refused any more: its earlier end is not the end."""
+    """A resumed run trains, and cannot be refused any more: its earlier end is not the end. Before each epoch."""
     from gan_lightning.resume import keep_end
     from gan_lightning.runs import METRICS
 
@@ -219,8 +219,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         name, typed = choices(config).get("data"), overrides_of(config)
         if name and not any(override.startswith("metrics=") for override in typed):  # else nobody wonders why
             log.info(
-                "no scores: data=%s or the recipe chooses metrics=none; metrics=judge has them, where there is a "
-                "judge: see conf/data/%s.yaml", name, name,
+                "no scores: data=%s or the recipe chooses metrics=none; metrics=judge asks the judge, of which %s.yaml "
+                "says more", name, shorten(conf_dir() / "data" / name),
             )  # fmt: skip
     logger = [
         instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})

@@ -169,6 +169,11 @@ def test_links_are_followed_but_not_in_circles(root):
     (root / "b" / "over").symlink_to("../a")  # to pictures that b has too, and from there to the top again
     (root / "b" / "far_up").symlink_to(root.parent.parent)
     assert reds(root) == ([0, 1, 0, 2], [0, 1, 1, 2])
+    (root / "out").symlink_to("..")
+    (root.parent / "elsewhere" / "deep").mkdir()
+    (root.parent / "elsewhere" / "deep" / "back").symlink_to("../..")
+    (root.parent / "link").symlink_to(root)
+    assert reds(root.parent / "link") == ([0, 1, 0, 2], [0, 1, 1, 2])
 
 
 def test_folder_without_a_picture_is_refused_in_one_line(root):
@@ -296,7 +301,7 @@ def test_run_on_a_folder_trains_and_says_once_why_it_has_no_scores(compose, tmp_
     with caplog.at_level(logging.INFO):
         train(compose(*folder, "trainer=debug", "data.batch_size=4", small=False))
     (line,) = [line for line in caplog.messages if "no scores" in line]
-    assert line.endswith("metrics=judge has them, where there is a judge: see conf/data/image_folder.yaml")
+    assert line.endswith("conf/data/image_folder.yaml says more")
     assert (tmp_path / "samples" / "epoch_0001.png").is_file()
     with pytest.raises(ValueError, match=r"data.name=image_folder: name the judge after your pictures"):
         train_judge(compose(*folder, config_name="train_judge"))
@@ -323,6 +328,8 @@ def test_resumed_run_notices_that_the_pictures_have_changed(compose, tmp_path):
     last = str(tmp_path / "checkpoints" / "last.ckpt")
     run(tmp_path / "cats", 1)
     (tmp_path / "cats").rename(tmp_path / "moved")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (0, 0))
     run(tmp_path / "moved", 2, resume=last)
     path = next((tmp_path / "moved").rglob("*.png"))
     with Image.open(path) as picture:
@@ -330,7 +337,9 @@ def test_resumed_run_notices_that_the_pictures_have_changed(compose, tmp_path):
     changed.paste("white", (0, 0, 8, 8))
     changed.save(path)
     ended = (tmp_path / "metrics.json").read_text()
-    with pytest.raises(ValueError, match=rf"^data.root={tmp_path}/moved: its images are not those .* without resume="):
+    with pytest.raises(
+        ValueError, match=rf"^data.root={tmp_path}/moved: its images or labels are not those .* without resume="
+    ):
         run(tmp_path / "moved", 3, resume=last)
     assert (tmp_path / "metrics.json").read_text() == ended
 

@@ -64,7 +64,7 @@ def test_end_that_is_not_after_the_warmup_is_refused_by_its_key(schedule, until,
 
 @pytest.mark.parametrize("schedule", [Linear, Cosine])
 def test_a_schedule_that_falls_needs_an_end_after_its_warmup(schedule):
-    with pytest.raises(ValueError, match=r"^until=null: a schedule that falls needs an end, and the run has none"):
+    with pytest.raises(ValueError, match=r"^until=null: a schedule that falls needs an end; set it"):
         schedule()(0, math.inf)
     with pytest.raises(ValueError, match=r"^warmup=4 must be less than the run's 4 iterations"):
         schedule(warmup=4)(0, 4)

@@ -178,7 +178,7 @@ def listing(root: Path) -> list[File]:
 
 def leads_up(path: Path) -> bool:
     """Is it a link to a folder that it lies in, where a walk would go in circles?"""
-    return path.is_symlink() and any(path.samefile(parent) for parent in path.parents)
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def is_hidden(name: str) -> bool:

@@ -125,7 +125,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the train split, its images and labels."""
+        """Of the train split, its images and labels: a run is resumed on the same."""
         images, labels = self._split("train")
         digest = hashlib.sha256(str(tuple(images.shape)).encode())
         for tensor in images, labels:
@@ -136,10 +136,12 @@ class ImageDataModule(LightningDataModule):
         return {"sha256": self.sha256}
 
     def load_state_dict(self, state: dict[str, str]) -> None:
+        if self.trainer and not self.trainer.training:  # validated or tested on any data
+            return
         if state != self.state_dict():
             raise ValueError(
-                f"data.root={self.root}: its images are not those that the run has been trained on; bring them back, "
-                "or start a new run, without resume="
+                f"data.root={self.root}: its images or labels are not those that the run has been trained on; "
+                "bring them back, or start a new run, without resume="
             )
 
     def _val_blocks(self) -> "Blocks":

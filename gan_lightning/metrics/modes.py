@@ -47,8 +47,8 @@ def independent(counts: Tensor, class_shape: Sequence[int]) -> Tensor:
     Far more exact than counts: 60,000 stacks are but 60 of each of 1000 classes.
 
     Args:
-        counts: images of each class, (K,) of class_shape (K,), (K_1 ... K_C,) of (K_1, ..., K_C).
-        class_shape: classes of each part; of a single one the counts are returned as they are.
+        counts: (K_1 * ... * K_C,) images of each combination of classes.
+        class_shape: (K_1, ..., K_C), classes of each part; of a single one the counts are returned as they are.
 
     Returns:
         As long and of the same sum; float64 of several parts.
