@@ -102,6 +102,9 @@ def build_gan(config: DictConfig) -> GAN:
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     check_schedules(config)
+    shape = config.data.get("image_shape", [1, 28, 28])
+    if isinstance(shape, int | str) or len(shape) != 3:
+        raise ValueError(f"data.image_shape={shape} must be channels, height, width, such as [1,28,28]")
     torch.manual_seed(derive_seed(config.seed))  # initial weights
     optimizers = instantiate(config.optimizer)
     return GAN(

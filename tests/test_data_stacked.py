@@ -117,6 +117,7 @@ def test_modes_are_as_frequent_as_mnists_digits_make_them(tmp_path):
     [
         ({"num_classes": 100}, r"data.num_classes=100 must be .* to the power of 3, .*; try 1000"),
         ({"num_classes": 0}, r"data.num_classes=0 must be"),
+        ({"image_shape": (1, 2, 2)}, r"data.image_shape=\[1, 2, 2\]: .* two channels or more; try data=mnist"),
         ({"image_shape": (2, 2, 2)}, r"data.num_classes=1000 must be .* power of 2, .*\[2, 2, 2\]; try 100"),
     ],
 )

@@ -254,17 +254,19 @@ def test_inceptions_scores_have_no_classes_of_the_data(run, evaluate, tmp_path, 
     assert "judge inception-v3-2015-12-05" in said and "class_kl" not in said
 
 
-def test_a_run_that_was_scored_otherwise_while_training_is_scored_by_the_judge(run, evaluate, compose, tmp_path):
-    """`metrics` of this command counts, whatever the run's own was."""
+@pytest.mark.parametrize(("typed", "judge"), [([], "fashion_mnist"), (["metrics=judge"], "mnist")])
+def test_a_run_is_scored_by_the_judge_that_it_was_trained_with_unless_metrics_is_typed(
+    run, evaluate, compose, tmp_path, typed, judge
+):
     from omegaconf import OmegaConf
 
     config = OmegaConf.load(run / ".hydra" / "config.yaml")
-    config.metrics = compose("metrics=inception").metrics
+    config.metrics = compose("metrics=judge", "metrics.extractor.judge=fashion_mnist").metrics
     shutil.copytree(run, tmp_path / "run")
     OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
-    evaluate(f"ckpt={tmp_path}/run")
+    evaluate(f"ckpt={tmp_path}/run", *typed)
     record = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
-    assert record["generated"]["judge"] == "mnist"
+    assert record["generated"]["judge"] == judge
 
 
 def test_unconditional_generators_images_have_no_labels_to_learn_from(run, evaluate):

@@ -324,3 +324,9 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
     for name, step in ("last", 16), ("best", best):
         assert torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["global_step"] == step
     assert score(folder)["iterations"] == 16
+
+
+@pytest.mark.parametrize("shape", ["[1,28,28,1]", "[28]", "28"])
+def test_image_shape_of_other_than_three_numbers_is_refused(compose, shape):
+    with pytest.raises(ValueError, match=r"^data\.image_shape=.* must be channels, height, width"):
+        build_gan(compose(f"data.image_shape={shape}", "model=dcgan"))

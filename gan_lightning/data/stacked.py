@@ -24,13 +24,17 @@ class StackedDataModule(ImageDataModule):
         num_test: S, stacks of the test split, drawn from its images with replacement.
 
     Raises:
-        ValueError: if num_classes is not the C-th power of any number.
+        ValueError: if C is 1, or num_classes is not the C-th power of any number.
     """
 
     def __init__(self, *settings: Any, num_test: int, **more_settings: Any) -> None:
         super().__init__(*settings, **more_settings)
         self.num_test = num_test
         num_channels = self.image_shape[0]
+        if num_channels < 2:
+            raise ValueError(
+                f"data.image_shape={list(self.image_shape)}: a stack has two channels or more; try data=mnist"
+            )
         self.num_small = round(self.num_classes ** (1 / num_channels))  # K
         if self.num_small**num_channels != self.num_classes or not self.num_classes:
             raise ValueError(

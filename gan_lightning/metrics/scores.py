@@ -219,6 +219,7 @@ def load_reference(
     path = Path(cache).expanduser() / f"{name}-{key.hexdigest()[:32]}.reference" if cache else None
     tensors = read(path) if path else None
     if tensors is None:
+        logger.info("features of %s real images of %s: once, a minute or two", f"{len(images) + len(held_out):,}", name)
         tensors = compute(images, held_out, extractor)
         if path:
             write(tensors, path)
