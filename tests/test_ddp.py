@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import cifar_files
+import picture_files
 import pytest
 import torch
 from conftest import ROOT
@@ -10,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from gan_lightning.checkpoint import load_gan
+from gan_lightning.paths import options
 from gan_lightning.train import main
 
 SETTINGS = (
@@ -19,23 +22,19 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory, idx_data):
+def launch(folder, *settings):
     """`python -m gan_lightning trainer.devices=2 trainer.accelerator=cpu`, with nothing else that concerns devices."""
-    folder = tmp_path_factory.mktemp("ddp")
-    command = [
-        sys.executable,
-        "-m",
-        "gan_lightning",
-        "trainer.devices=2",
-        "trainer.accelerator=cpu",
-        *SETTINGS,
-        *idx_data,
-    ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "gan_lightning", "trainer.devices=2", "trainer.accelerator=cpu", *settings]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
-    return folder, result
+    return result
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, idx_data):
+    folder = tmp_path_factory.mktemp("ddp")
+    return folder, launch(folder, *SETTINGS, *idx_data)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +58,21 @@ def test_two_processes_make_one_run(two, run):
     assert (record["iterations"], record["images"]) == (5, 5 * 32)  # the batch is that of both together
 
 
+def assert_same_weights(one, two):
+    """Those of two run folders, in float64; returned."""
+    first, second = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (one, two)
+    )
+    for name, tensor in first.items():
+        assert tensor.dtype == torch.float64
+        assert_close(second[name], tensor, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+    return first
+
+
 def test_two_processes_end_at_the_weights_of_one(run, compose, tmp_path):
     main(compose("trainer=cpu", *SETTINGS))
-    one, both = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in (tmp_path, run)
-    )
+    one = assert_same_weights(tmp_path, run)
     assert any(name.startswith("ema.") for name in one)
-    for name, tensor in one.items():
-        assert tensor.dtype == torch.float64
-        assert_close(both[name], tensor, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
     start = load_gan(tmp_path)  # built anew, then filled: compare with what was drawn
     assert not torch.equal(
         start.generator.layers[0].weight.double(), torch.zeros_like(one["generator.layers.0.weight"])
@@ -105,3 +110,18 @@ def test_gradient_norm_is_that_of_the_whole_batch(run, compose, tmp_path):
             [event.value for event in EventAccumulator(str(folder)).Reload().Scalars(tag)] for folder in (tmp_path, run)
         )
         assert both == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", options("data"))
+def test_two_processes_end_at_the_weights_of_one_on_every_data_set(compose, idx_data, tmp_path, monkeypatch, name):
+    monkeypatch.syspath_prepend(ROOT / "tests")  # where the class of the small CIFAR-10 is
+    files = {
+        "cifar10": lambda: cifar_files.write(tmp_path / "cifar10"),
+        "image_folder": lambda: picture_files.write(tmp_path / "pictures"),
+    }
+    settings = [f"data={name}", *files.get(name, lambda: idx_data)(), "data.batch_size=32", "metrics=none"]
+    settings += ["trainer.precision=64-true", "trainer.log_every_n_steps=1", "trainer.max_steps=3"]
+    launch(tmp_path, *settings, "hydra.run.dir=two")
+    main(compose("trainer=cpu", *settings, small=False, folder=tmp_path / "one"))
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
