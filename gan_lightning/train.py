@@ -43,7 +43,7 @@ def main(config: DictConfig) -> None:
     data = instantiate(config.data)
     callbacks: list[Callback] = [interrupt := Interrupt()]
     if config.resume:
-        callbacks.append(LambdaCallback(on_train_epoch_start=partial(forget_end, config)))
+        callbacks.append(LambdaCallback(on_train_batch_start=partial(forget_end, config, earlier)))
     trainer = build_trainer(config, *callbacks, earlier=earlier)
     started = time.perf_counter()
     folder = Path(config.trainer.default_root_dir)
@@ -59,12 +59,12 @@ def main(config: DictConfig) -> None:
         raise KeyboardInterrupt
 
 
-def forget_end(config: DictConfig, trainer: Trainer, _: LightningModule) -> None:
-    """A resumed run trains, and cannot be refused any more: its earlier end is not the end. Before each epoch."""
+def forget_end(config: DictConfig, earlier: int, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+    """Before its first iteration, when it cannot be refused any more, a resumed run forgets its earlier end."""
     from gan_lightning.resume import keep_end
     from gan_lightning.runs import METRICS
 
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and gan.global_step == earlier:
         keep_end(config)
         (Path(config.trainer.default_root_dir) / METRICS).unlink(missing_ok=True)
 

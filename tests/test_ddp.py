@@ -114,8 +114,7 @@ def test_gradient_norm_is_that_of_the_whole_batch(run, compose, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", options("data"))
-def test_two_processes_end_at_the_weights_of_one_on_every_data_set(compose, idx_data, tmp_path, monkeypatch, name):
-    monkeypatch.syspath_prepend(ROOT / "tests")  # where the class of the small CIFAR-10 is
+def test_two_processes_end_at_the_weights_of_one_on_every_data_set(compose, idx_data, tmp_path, name):
     files = {
         "cifar10": lambda: cifar_files.write(tmp_path / "cifar10"),
         "image_folder": lambda: picture_files.write(tmp_path / "pictures"),

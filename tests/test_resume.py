@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +75,14 @@ class StopAt(Callback):
             trainer.should_stop, trainer.limit_val_batches = True, 0
             if self.keep:
                 shutil.copy(f"{trainer.default_root_dir}/checkpoints/last.ckpt", self.keep)
+
+
+class Spy(Callback):
+    """Notes whether a run that trains has a metrics.json."""
+
+    def on_train_batch_end(self, trainer, *_):
+        folder = Path(trainer.default_root_dir)
+        (folder / "seen").write_text(str((folder / "metrics.json").exists()))
 
 
 def stop_at(iteration, **settings):
@@ -235,6 +244,14 @@ def test_a_finished_run_says_how_to_go_on(train):
     assert contents(run)["global_step"] == 4 * EPOCH
     # For the next time that it is resumed.
     assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_epochs == 4
+
+
+@pytest.mark.parametrize("end", [5, EPOCH], ids=["within an epoch", "at its end"])
+def test_a_run_resumed_for_one_iteration_keeps_its_new_end_and_forgets_the_earlier_one(train, end):
+    train("run", f"trainer.max_steps={end}")
+    run = train("run", f"trainer.max_steps={end + 1}", "+callbacks.spy._target_=test_resume.Spy", resume=True)
+    assert (run / "seen").read_text() == "False"
+    assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_steps == end + 1
 
 
 def test_a_finished_run_whose_schedule_has_fallen_is_not_told_to_go_on(train):
