@@ -164,9 +164,10 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, kind: Callable[..., "BatchLoader"], images: Tensor, labels: Tensor) -> "BatchLoader":
         rank, world_size = self._place()
+        device = self._home(images)
         return kind(
-            images,
-            labels,
+            images.to(device),
+            labels.to(device),
             batch_size=self.batch_size,
             rank=rank,
             world_size=world_size,
@@ -175,6 +176,13 @@ class ImageDataModule(LightningDataModule):
             # Lightning forgets a loader's state where a run is resumed between two epochs.
             iteration=self.trainer.global_step if self.trainer else 0,
         )
+
+    def _home(self, images: Tensor) -> torch.device:
+        """Where the training images lie: on the GPU if they take less than a quarter of what is free there."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+            return images.device
+        return device
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -243,7 +251,7 @@ class BatchLoader:
     that all batches have one shape.
 
     Args:
-        images: (N, C, H, W) uint8.
+        images: (N, C, H, W) uint8; batches are formed where they lie.
         labels: (N,) int64.
         batch_size: B, of all ranks together; rank r takes the r-th of world_size equal blocks of its rows.
         iteration: batches handed out so far, over all epochs.
@@ -278,7 +286,7 @@ class BatchLoader:
         for _ in range(len(self)):
             epoch, position = divmod(self.iteration, len(self))
             if epoch != ordered_epoch:
-                ordered_epoch, order = epoch, self._order(epoch)
+                ordered_epoch, order = epoch, self._order(epoch).to(self.images.device)  # drawn alike on all devices
             start = position * self.batch_size + self.rank * share
             self.iteration += 1  # before the yield: a checkpoint of this iteration must not repeat it
             yield self._take(order[start : start + share])

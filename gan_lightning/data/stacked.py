@@ -97,6 +97,6 @@ def stack(images: Tensor, labels: Tensor, rows: Tensor, num_classes: int) -> Bat
     label = K^(C-1) k_1 + ... + K k_(C-1) + k_C:  a stack of the digits 1, 2 and 3 is of class 123.
     """
     num_channels = rows.shape[1]
-    places = num_classes ** torch.arange(num_channels - 1, -1, -1)  # 100, 10, 1
+    places = num_classes ** torch.arange(num_channels - 1, -1, -1, device=labels.device)  # 100, 10, 1
     channels = images.index_select(0, rows.flatten())  # (S * C, 1, H, W)
     return channels.view(len(rows), num_channels, *images.shape[2:]), (labels[rows] * places).sum(dim=1)
