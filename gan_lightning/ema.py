@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA(nn.Module):
@@ -33,18 +33,26 @@ class EMA(nn.Module):
         """Start the average at the generator's weights."""
         self.generator = copy.deepcopy(generator).requires_grad_(False)
 
-    @torch.no_grad()
-    def update(self, generator: nn.Module, batch_size: int, images_seen: int) -> None:
-        """Move the average towards the generator's weights.
+    def weight(self, batch_size: int, images_seen: int) -> float:
+        """`1 - d`: what the generator's weights count in the next update.
 
         Args:
             batch_size: images since the last update, over all devices.
             images_seen: images since the start of training, over all devices, these included.
         """
-        assert self.generator is not None, "follow() comes first"
         half_life = min(self.half_life_kimg * 1000, self.warmup * images_seen)
-        decay = 0.5 ** (batch_size / half_life)
+        return 1 - 0.5 ** (batch_size / half_life)
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module, weight: float | Tensor) -> None:
+        """Move the average towards the generator's weights, by the share `weight` of the way; a Tensor is a scalar."""
+        assert self.generator is not None, "follow() comes first"
+        averages: list[Tensor] = list(self.generator.parameters())
+        weights: list[Tensor] = list(generator.parameters())
         # One fused call for all weights: a loop over them costs as much as a small step.
-        torch._foreach_lerp_(list(self.generator.parameters()), list(generator.parameters()), 1 - decay)
+        if isinstance(weight, Tensor):
+            torch._foreach_lerp_(averages, weights, [weight] * len(weights))
+        else:
+            torch._foreach_lerp_(averages, weights, weight)
         for average, buffer in zip(self.generator.buffers(), generator.buffers(), strict=True):
             average.copy_(buffer)

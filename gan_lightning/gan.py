@@ -116,6 +116,7 @@ class GAN(LightningModule):
         self.reuse_fake = reuse_fake
         self.seed = seed
         self.networks = networks
+        self.noise, self.chance = torch.Generator(), torch.Generator()  # of z; of penalties and augmentation
 
     def on_fit_start(self) -> None:
         wanted = self.conditioning.num_classes
@@ -139,14 +140,33 @@ class GAN(LightningModule):
                 raise ValueError(f"{key}.{error}") from error
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
-        """One iteration of Algorithm 1 on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
+        """One iteration on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
         real, classes = batch
         labels = classes if self.conditioning.num_classes else None  # generated images are of the real ones' classes
-        discriminator_optimizer, generator_optimizer = self.optimizers()
-        is_generators_turn = (self.global_step + 1) % self.n_critic == 0
         self.seed_iteration()
         self.follow_schedule()
+        discriminator_optimizer, generator_optimizer = self.optimizers()
+        return self.iterate(
+            real,
+            labels,
+            # G's bare optimizer: a step through Lightning's wrapper would count as another iteration.
+            (discriminator_optimizer, generator_optimizer.optimizer),
+            is_generators_turn=(self.global_step + 1) % self.n_critic == 0,
+            penalty_factor=self.factor(self.penalty.schedule) if self.penalty else 1.0,
+            ema_weight=self.ema_weight(len(real) * self.trainer.world_size),
+        )
 
+    def iterate(
+        self,
+        real: Tensor,
+        labels: Tensor | None,
+        optimizers: tuple[LightningOptimizer | Optimizer, Optimizer],
+        is_generators_turn: bool,
+        penalty_factor: float | Tensor,
+        ema_weight: float | Tensor,
+    ) -> Step:
+        """Algorithm 1. Nothing in it makes the host wait for the device, see `cuda_graphs.py`."""
+        discriminator_optimizer, generator_optimizer = optimizers
         # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
         with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):
             fake = self.generator(self.sample_latent(real), labels)
@@ -156,7 +176,7 @@ class GAN(LightningModule):
         step = {"d_loss": d_loss, "real_logits": real_logits, "fake_logits": fake_logits}
         if self.penalty:
             penalty = self.penalty(self.logits, real, fake.detach(), labels, self.sample_uniform(real, 1))
-            step["penalty"] = self.factor(self.penalty.schedule) * penalty
+            step["penalty"] = penalty_factor * penalty
             d_loss = d_loss + step["penalty"]
         self.descend(discriminator_optimizer, d_loss)
         if self.constraint:
@@ -169,12 +189,10 @@ class GAN(LightningModule):
             paired_logits = self.logits(real, labels) if self.loss.needs_real_logits else None
             fake_logits, fake_class_loss = self.discriminate(fake, labels)
             step["g_loss"] = self.loss.generator(paired_logits, fake_logits) + fake_class_loss
-            # The bare optimizer: a step through Lightning's wrapper would count as another iteration.
-            self.descend(generator_optimizer, step["g_loss"], wrapped=False)
+            self.descend(generator_optimizer, step["g_loss"])
             self.discriminator.requires_grad_(True)
             if self.ema:
-                batch_size = len(real) * self.trainer.world_size
-                self.ema.update(self.generator, batch_size * self.n_critic, batch_size * self.global_step)
+                self.ema.update(self.generator, ema_weight)
         return step
 
     def discriminate(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | float]:
@@ -188,8 +206,10 @@ class GAN(LightningModule):
 
     def seed_iteration(self) -> None:
         """Seed what iteration t draws: what goes by the batch for all devices alike, dropout for each its own."""
-        self.noise = torch.Generator(self.device).manual_seed(derive_seed(self.seed, self.global_step))
-        self.chance = torch.Generator(self.device).manual_seed(derive_seed(self.seed, self.global_step, 0))
+        if self.noise.device != self.device:
+            self.noise, self.chance = torch.Generator(self.device), torch.Generator(self.device)
+        self.noise.manual_seed(derive_seed(self.seed, self.global_step))
+        self.chance.manual_seed(derive_seed(self.seed, self.global_step, 0))
         own = derive_seed(self.seed, self.global_step, 1 + self.global_rank)
         torch.default_generator.manual_seed(own)  # torch.manual_seed seeds every kind of device: 0.7 ms, this 3 us
         if self.device.type == "cuda":
@@ -212,6 +232,12 @@ class GAN(LightningModule):
         """What a schedule makes of its value in this iteration."""
         return schedule(self.global_step, self.trainer.estimated_stepping_batches) if schedule else 1.0
 
+    def ema_weight(self, batch_size: int) -> float:
+        """What G's weights count in an average that is updated in this iteration."""
+        if not self.ema:
+            return 0.0
+        return self.ema.weight(batch_size * self.n_critic, batch_size * (self.global_step + 1))
+
     def sample_latent(self, real: Tensor) -> Tensor:
         """z ~ N(0, I) for as many images as `real`.   # (B, Z)"""
         return self._draw(torch.randn, real, self.latent_dim, self.noise, real.dtype)
@@ -229,7 +255,7 @@ class GAN(LightningModule):
         whole = draw(size * self.trainer.world_size, num, generator=generator, device=images.device, dtype=dtype)
         return whole[size * self.global_rank :][:size]
 
-    def descend(self, optimizer: LightningOptimizer, loss: Tensor, wrapped: bool = True) -> None:
+    def descend(self, optimizer: LightningOptimizer | Optimizer, loss: Tensor) -> None:
         """Take one step down the loss's gradient. The gradient stays, for those who log its norm."""
         optimizer.zero_grad()
         # What manual_backward does, without two rounds of hooks through all callbacks.
@@ -238,7 +264,7 @@ class GAN(LightningModule):
         if self.max_gradient_norm:
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
             nn.utils.clip_grad_norm_(weights, self.max_gradient_norm)
-        (optimizer if wrapped else optimizer.optimizer).step()
+        optimizer.step()
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [self._make_optimizer("discriminator"), self._make_optimizer("generator")]
@@ -276,6 +302,9 @@ class GAN(LightningModule):
             ValueError: if labels are not such, or the generator is not conditional.
         """
         return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device), labels)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Lightning would drop the gradients, of which curves and checkpoints after a validation hold the norm."""
 
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""

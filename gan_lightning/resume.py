@@ -17,6 +17,7 @@ OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
     *("trainer.log_every_n_steps", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
     *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
+    "cuda_graph",
 )
 ENDS = ("trainer.max_epochs", "trainer.max_steps")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")

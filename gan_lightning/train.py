@@ -172,6 +172,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.tensorboard import Dashboard
     from gan_lightning.checkpoint import AtomicCheckpointIO
+    from gan_lightning.cuda_graph import CudaGraph
     from gan_lightning.devices import SameBuffers, SyncBatchNorm
     from gan_lightning.errors import explain_clipping
 
@@ -213,6 +214,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     watchers.append(Dashboard(plain(config), choices(config)))
     if several:
         watchers.append(SameBuffers())
+    if config.cuda_graph:
+        watchers.append(CudaGraph())
     if config.metrics:
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
         watchers.insert(0, evaluation)  # before the alarms, which read its scores
@@ -311,8 +314,10 @@ def versions() -> dict[str, str]:
     from importlib.metadata import version
     from platform import python_version
 
-    packages = ("gan-lightning", "torch", "torchvision", "lightning", "hydra-core")
-    return {"python": python_version(), **{package: version(package) for package in packages}}
+    from gan_lightning import __version__
+
+    packages = {package: version(package) for package in ("torch", "torchvision", "lightning", "hydra-core")}
+    return {"python": python_version(), "gan-lightning": __version__, **packages}
 
 
 def saved_folder(config: DictConfig) -> Path | None:

@@ -32,7 +32,7 @@ def walk(ema, point, weights, batch_size):
         with torch.no_grad():
             point.weight.fill_(weight)
             point.statistic.fill_(-weight)
-        ema.update(point, batch_size, images_seen=k * batch_size)
+        ema.update(point, ema.weight(batch_size, images_seen=k * batch_size))
     return ema.generator
 
 
@@ -53,7 +53,7 @@ def test_half_life_is_the_number_of_images_after_which_a_weight_counts_half(poin
     with torch.no_grad():
         point.weight.fill_(1.0)
     for _ in range(4):  # 64 images in all
-        ema.update(point, batch_size=16, images_seen=10**6)
+        ema.update(point, ema.weight(batch_size=16, images_seen=10**6))
     assert_close(ema.generator.weight, torch.full((2,), 0.5, dtype=torch.float64))
 
 
@@ -62,7 +62,7 @@ def test_warmup_bounds_the_half_life_by_a_share_of_the_images_seen(point):
     ema.follow(point)
     with torch.no_grad():
         point.weight.fill_(1.0)
-    ema.update(point, batch_size=128, images_seen=1280)  # half-life 64 images: two of them in this batch
+    ema.update(point, ema.weight(batch_size=128, images_seen=1280))  # half-life 64 images: two of them in this batch
     assert_close(ema.generator.weight, torch.full((2,), 0.75, dtype=torch.float64))
 
 

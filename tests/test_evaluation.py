@@ -19,7 +19,7 @@ from torch import nn
 from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
 from gan_lightning.callbacks.evaluation import Evaluation
-from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data.module import sample_blocks
@@ -118,6 +118,19 @@ def test_weights_are_bit_equal_with_evaluation_and_without(tmp_path):
     assert same(weights(watched), weights(alone))
     optimizers = trainer.optimizers[0].state_dict()["state"], alone.trainer.optimizers[0].state_dict()["state"]
     assert all(torch.equal(a["exp_avg"], b["exp_avg"]) for a, b in zip(*map(dict.values, optimizers), strict=True))
+
+
+def test_gradients_outlive_an_evaluation(tmp_path):
+    """The curves and the checkpoint after it hold their norm."""
+    norms = []
+
+    class Norms(Callback):
+        def on_validation_end(self, trainer, gan):
+            norms.append([float(gradient_norm(network)) for network in (gan.generator, gan.discriminator)])
+
+    trainer = evaluated(small_gan(), tmp_path, callbacks=[Norms()])
+    last = [float(trainer.callback_metrics[f"grad_norm/{name}"]) for name in ("generator", "discriminator")]
+    assert norms == [pytest.approx(last)] and min(last) > 0
 
 
 def test_evaluation_leaves_the_generator_in_the_mode_it_trains_in(tmp_path):

@@ -128,7 +128,7 @@ def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
 def identity(config: DictConfig) -> str:
     """What runs have in common that differ in their seed alone: their config without it, and without what watches."""
     content = config.copy()
-    for key in "seed", "callbacks", "logger", "sweep", "resume":
+    for key in "seed", "callbacks", "logger", "sweep", "resume", "cuda_graph":
         content.pop(key, None)
     return OmegaConf.to_yaml(content, sort_keys=True)
 
