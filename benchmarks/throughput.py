@@ -1,9 +1,13 @@
 """Images per second of this project beside plain PyTorch, on the same MNIST: `make bench`.
 
-tutorial  a loop as tutorials write it: one image at a time through PIL, ToTensor and Normalize; BCELoss; plain Adam
-by hand   a loop that knows all the project knows: uint8 data in memory, losses on logits, fused Adam, D frozen for G
-project   `python -m gan_lightning`, same networks and objective, with its default logging, pictures and checkpoints
-default   `python -m gan_lightning` as it comes: R1 and an averaged generator on top
+tutorial   a loop as tutorials write it: one image at a time through PIL, ToTensor and Normalize; BCELoss; plain Adam
+lightning  a LightningModule as tutorials write it: the same with worker processes, toggle_optimizer, a progress bar
+by hand    a loop that knows all the project knows: uint8 data on the device, losses on logits, fused Adam, D frozen
+project    `python -m gan_lightning`, same networks and objective, with its default logging, pictures and checkpoints
+default    `python -m gan_lightning` as it comes: R1 and an averaged generator on top
+
+On a GPU, if there is one: then `project` and `default` run with `cuda_graph=true` as well, and the table has
+the milliseconds of a step by CUDA's events, and how many calls of the host (kernels, copies, graphs) a step starts.
 
 All without scores; what those cost is measured apart: the seconds of the default's second evaluation (a run's first one
 scores the control as well) over those of the epochs from one evaluation to the next.
@@ -27,11 +31,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -48,14 +53,23 @@ PROJECT = {
     "dcgan": {"project": ["model=dcgan", "model.discriminator.batch_norm=true", *SAME_OBJECTIVE, NO_SCORES]},
 }
 # (contestant, opponent): the least ratio of their images per second, on two CPU cores
-TARGETS = {
+CPU_TARGETS = {
     "mlp": {("project", "tutorial"): 2.2, ("project", "by hand"): 0.95, ("default", "tutorial"): 1.0},
     "dcgan": {("project", "tutorial"): 1.0, ("project", "by hand"): 0.95},
 }
+GPU_TARGETS = {"mlp": {("project, graph", "lightning"): 5.0}, "dcgan": {("project, graph", "lightning"): 2.0}}
 MOST_FOR_SCORES = 0.10  # of the training time between two evaluations
 EPOCH = 468  # iterations, of MNIST
-ITERATIONS = {"mlp": 2 * EPOCH, "dcgan": 100}
 ROUNDS = 5
+COUNTED = 10  # iterations whose launches are counted, after the timed ones
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+ITERATIONS = {"mlp": 2 * EPOCH, "dcgan": 2 * EPOCH if ON_GPU else 100}
+TARGETS = GPU_TARGETS if ON_GPU else CPU_TARGETS
+if ON_GPU:
+    for contestants in PROJECT.values():
+        contestants |= {f"{name}, graph": [*told, "cuda_graph=true"] for name, told in contestants.items()}
 
 
 # --- The contestants ---------------------------------------------------------------------------------------
@@ -98,26 +112,17 @@ def dcgan_weights(layer: nn.Module) -> None:
 
 def tutorial(model: str, root: Path, images: Tensor) -> Iterator[int]:
     """Train as tutorials do; yields the number of iterations done."""
-    from torchvision import datasets, transforms
-
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    with tempfile.TemporaryDirectory() as folder:  # torchvision wants the files in a folder of its own layout
-        raw = Path(folder) / "MNIST" / "raw"
-        raw.mkdir(parents=True)
-        for file in root.rglob("*-ubyte"):
-            (raw / file.name).symlink_to(file)
-        dataset = datasets.MNIST(folder, train=True, transform=transform)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
-
-    generator, discriminator = networks(model, last=[nn.Sigmoid()])
+    loader = tutorial_loader(root)
+    generator, discriminator = (network.to(DEVICE) for network in networks(model, last=[nn.Sigmoid()]))
     criterion = nn.BCELoss()
     d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4)
     g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4)
     iteration = 0
     while True:
         for real, _ in loader:
-            ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
-            fake = generator(torch.randn(len(real), LATENT_DIM))
+            real = real.to(DEVICE)
+            ones, zeros = torch.ones(len(real), device=DEVICE), torch.zeros(len(real), device=DEVICE)
+            fake = generator(torch.randn(len(real), LATENT_DIM, device=DEVICE))
 
             d_optimizer.zero_grad()
             d_loss = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
@@ -135,17 +140,78 @@ def tutorial(model: str, root: Path, images: Tensor) -> Iterator[int]:
             yield iteration
 
 
+def tutorial_loader(root: Path, **settings: Any) -> torch.utils.data.DataLoader:
+    """Batches of MNIST through torchvision, an image at a time."""
+    from torchvision import datasets, transforms
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    with tempfile.TemporaryDirectory() as folder:  # torchvision wants the files in a folder of its own layout
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for file in root.rglob("*-ubyte"):
+            (raw / file.name).symlink_to(file)
+        dataset = datasets.MNIST(folder, train=True, transform=transform)
+    return torch.utils.data.DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, drop_last=True, **settings)
+
+
+class TutorialModule(LightningModule):
+    """A GAN as tutorials write it for Lightning: optimizers toggled, both losses logged at every step."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator, self.discriminator = networks(model, last=[])
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(network.parameters(), lr=2e-4) for network in (self.generator, self.discriminator)]
+
+    def loss(self, logits: Tensor, target: float) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        real, _ = batch
+        g_optimizer, d_optimizer = self.optimizers()
+        z = torch.randn(len(real), LATENT_DIM).type_as(real)
+
+        self.toggle_optimizer(g_optimizer)
+        g_loss = self.loss(self.discriminator(self.generator(z)), 1.0)
+        self.log("g_loss", g_loss, prog_bar=True)
+        self.manual_backward(g_loss)
+        g_optimizer.step()
+        g_optimizer.zero_grad()
+        self.untoggle_optimizer(g_optimizer)
+
+        self.toggle_optimizer(d_optimizer)
+        fake = self.generator(z).detach()
+        d_loss = (self.loss(self.discriminator(real), 1.0) + self.loss(self.discriminator(fake), 0.0)) / 2
+        self.log("d_loss", d_loss, prog_bar=True)
+        self.manual_backward(d_loss)
+        d_optimizer.step()
+        d_optimizer.zero_grad()
+        self.untoggle_optimizer(d_optimizer)
+
+
+def lightning(model: str, root: Path, stopwatch: Callback) -> None:
+    """Train as Lightning's tutorials do, until the stopwatch stops it."""
+    workers = (os.cpu_count() or 2) // 2
+    loader = tutorial_loader(root, num_workers=workers, persistent_workers=True)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(accelerator="auto", devices=1, max_epochs=-1, callbacks=[stopwatch], default_root_dir=folder)
+        trainer.fit(TutorialModule(model), loader)
+
+
 def by_hand(model: str, root: Path, images: Tensor) -> Iterator[int]:
     """Train with all that is known to be fast, and nothing around it; yields the number of iterations done."""
-    generator, discriminator = networks(model, last=[])
+    generator, discriminator = (network.to(DEVICE) for network in networks(model, last=[]))
+    images = images.to(DEVICE)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, fused=True)
     g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4, fused=True)
     iteration = 0
     while True:
-        order = torch.randperm(len(images))
+        order = torch.randperm(len(images), device=DEVICE)
         for rows in order[: len(order) // BATCH_SIZE * BATCH_SIZE].split(BATCH_SIZE):
             real = images.index_select(0, rows).float().div_(127.5).sub_(1)
-            fake = generator(torch.randn(BATCH_SIZE, LATENT_DIM))
+            fake = generator(torch.randn(BATCH_SIZE, LATENT_DIM, device=DEVICE))
 
             d_loss = softplus(-discriminator(real)).mean() + softplus(discriminator(fake.detach())).mean()
             d_optimizer.zero_grad()
@@ -165,18 +231,62 @@ def by_hand(model: str, root: Path, images: Tensor) -> Iterator[int]:
             yield iteration
 
 
+class Clock:
+    """Writes into `path` how long the iterations from `warmup` for `iterations` more take, as JSON.
+
+    seconds      of all of them
+    step_ms      on a GPU: median between the ends of two, by CUDA's events
+    launches     on a GPU: calls of a step that start something there, of the COUNTED iterations after them
+    """
+
+    def __init__(self, warmup: int, iterations: int, path: str | Path) -> None:
+        self.warmup, self.end, self.path = warmup, warmup + iterations, Path(path)
+        self.measured: dict[str, float] = {}
+        self.events: list[Any] = []
+
+    def tick(self, iteration: int) -> bool:
+        """An iteration has been done, the number `iteration`, from 1. Returns whether all is measured."""
+        if iteration == self.warmup:
+            self.started = now()
+        if ON_GPU and self.warmup <= iteration <= self.end:
+            self.events.append(torch.cuda.Event(enable_timing=True))
+            self.events[-1].record()
+        if iteration == self.end:
+            self.measured["seconds"] = now() - self.started
+            if ON_GPU:
+                self.measured["step_ms"] = statistics.median(a.elapsed_time(b) for a, b in pairwise(self.events))
+                self.profiler = torch.profiler.profile(acc_events=True)
+                self.profiler.start()
+        if iteration < self.end + COUNTED * ON_GPU:
+            return False
+        if ON_GPU:
+            torch.cuda.synchronize()
+            self.profiler.stop()
+            calls = [event.name for event in self.profiler.events()]
+            self.measured["launches"] = sum(name.startswith(LAUNCHES) for name in calls) / COUNTED
+        self.path.write_text(json.dumps(self.measured))
+        return True
+
+
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+
+
+def now() -> float:
+    if ON_GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Stopwatch(Callback):
-    """Added to a run of the project: writes the seconds from iteration `warmup` for `iterations` into `path`."""
+    """A clock in a run of Lightning, which it ends."""
 
     def __init__(self, warmup: int, iterations: int, path: str) -> None:
-        self.warmup, self.iterations, self.path = warmup, iterations, Path(path)
-        self.started = 0.0
+        self.clock = Clock(warmup, iterations, path)
+        self.iteration = 0
 
-    def on_train_batch_end(self, trainer: Any, gan: Any, *_: Any) -> None:
-        if gan.global_step == self.warmup:
-            self.started = time.perf_counter()
-        elif gan.global_step == self.warmup + self.iterations:
-            self.path.write_text(str(time.perf_counter() - self.started))
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.iteration += 1
+        trainer.should_stop |= self.clock.tick(self.iteration)
 
 
 class EvaluationTime(Callback):
@@ -194,17 +304,18 @@ class EvaluationTime(Callback):
 
 
 LOOPS = {"tutorial": tutorial, "by hand": by_hand}
+OPPONENTS = ("tutorial", "lightning", "by hand")
 
 
-def time_loop(loop: Iterator[int], warmup: int, iterations: int) -> float:
-    """Seconds from iteration `warmup` for `iterations` more."""
-    started = 0.0
-    for iteration in loop:
-        if iteration == warmup:
-            started = time.perf_counter()
-        elif iteration == warmup + iterations:
+def run_worker(name: str, model: str, overrides: list[str], warmup: int, iterations: int, path: Path) -> None:
+    """One contestant that is not the project, in this process."""
+    root, images = load_images(overrides)
+    if name == "lightning":
+        return lightning(model, root, Stopwatch(warmup, iterations, str(path)))
+    clock = Clock(warmup, iterations, path)
+    for iteration in LOOPS[name](model, root, images):
+        if clock.tick(iteration):
             break
-    return time.perf_counter() - started
 
 
 # --- The race ----------------------------------------------------------------------------------------------
@@ -214,23 +325,24 @@ def measure(name: str, model: str, warmup: int, iterations: int, overrides: list
     """Images per second and peak memory of one contestant in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path, output = Path(folder) / "seconds", Path(folder) / "output"
-        if name in LOOPS:
+        if name in OPPONENTS:
             command = [__file__, "--worker", name, "--model", model, "--warmup", str(warmup)]
             command += ["--iterations", str(iterations), "--out", str(path), *overrides]
         else:
             stopwatch = f"{{_target_:throughput.Stopwatch,warmup:{warmup},iterations:{iterations},path:'{path}'}}"
             command = ["-m", "gan_lightning", *PROJECT[model][name], *overrides, f"hydra.run.dir={folder}/run"]
-            command += ["trainer.max_epochs=-1", f"trainer.max_steps={warmup + iterations}"]
+            command += ["trainer.max_epochs=-1", f"trainer.max_steps={warmup + iterations + COUNTED * ON_GPU}"]
             command += ["++trainer.limit_val_batches=0"]  # no evaluation
             if iterations < EPOCH:
                 command += [f"++trainer.limit_train_batches={iterations}"]
             command += [f"+callbacks.stopwatch={stopwatch}"]
-        seconds, peak_memory_gb = time_process(command, path, output)
-        return {"images_per_second": iterations * BATCH_SIZE / seconds, "peak_memory_gb": peak_memory_gb}
+        measured, peak_memory_gb = time_process(command, path, output)
+        images_per_second = iterations * BATCH_SIZE / measured.pop("seconds")
+        return {"images_per_second": images_per_second, **measured, "peak_memory_gb": peak_memory_gb}
 
 
-def time_process(command: list[str], path: Path, output: Path) -> tuple[float, float]:
-    """The seconds that a process of Python writes into `path`, and its peak memory in GB."""
+def time_process(command: list[str], path: Path, output: Path) -> tuple[Any, float]:
+    """What a process of Python writes into `path`, and its peak memory in GB."""
     paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with output.open("w") as file:
@@ -241,7 +353,7 @@ def time_process(command: list[str], path: Path, output: Path) -> tuple[float, f
         said = output.read_text()[-3000:]
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}:\n{said}")
     kilo = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss is in bytes there, elsewhere in KiB
-    return float(path.read_text()), usage.ru_maxrss * kilo / 1e9
+    return json.loads(path.read_text()), usage.ru_maxrss * kilo / 1e9
 
 
 def measure_scores(images_per_second: float, overrides: list[str]) -> dict[str, Any]:
@@ -275,7 +387,7 @@ def race(model: str, rounds: int, warmup: int, iterations: int, overrides: list[
     from rich.console import Console
 
     console = Console(stderr=True)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in [*LOOPS, *PROJECT[model]]}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in [*OPPONENTS, *PROJECT[model]]}
     for number in range(rounds):
         for name in results:
             with console.status(f"{model}: round {number + 1} of {rounds}, {name}"):
@@ -294,20 +406,25 @@ def summarize(model: str, results: dict[str, list[dict[str, float]]]) -> dict[st
     ratios = {
         (name, other): statistics.median(a / b for a, b in zip(speeds[name], speeds[other], strict=True))
         for name in speeds
-        for other in LOOPS
+        for other in OPPONENTS
     }
     memory = {name: max(result["peak_memory_gb"] for result in each) for name, each in results.items()}
     targets = []
     for (name, other), least in TARGETS[model].items():
         ratio, wanted = ratios[name, other], f"{least} or more"
         targets.append({"target": f"{name} / {other}", "wanted": wanted, "is": ratio, "met": ratio >= least})
-    for name in PROJECT[model]:
+    for name in () if ON_GPU else PROJECT[model]:  # CUDA takes memory of its own
         peak, wanted = memory[name], f"under {MAX_MEMORY_GB}"
         targets.append({"target": f"{name}, peak GB", "wanted": wanted, "is": peak, "met": peak < MAX_MEMORY_GB})
     return {
         "images_per_second": {name: statistics.median(each) for name, each in speeds.items()},
         "ratios": {f"{name} / {other}": ratio for (name, other), ratio in ratios.items()},
         "peak_memory_gb": memory,
+        "steps": {
+            name: {key: statistics.median(result[key] for result in each) for key in ("step_ms", "launches")}
+            for name, each in results.items()
+            if ON_GPU
+        },
         "targets": targets,
         "all_images_per_second": speeds,
     }
@@ -318,7 +435,8 @@ def show(outcome: dict[str, Any], judge: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ["", "images/s", "range", *(f"/ {other}" for other in LOOPS), "peak GB"]
+    columns = ["", "images/s", "range", *(f"/ {other}" for other in OPPONENTS), "peak GB"]
+    columns += ["step ms", "launches"] if ON_GPU else []
     title = f"{outcome['model']}: medians of {outcome['rounds']} rounds of {outcome['iterations']} iterations"
     table = Table(*columns, title=title, title_justify="left")
     for column in table.columns[1:]:
@@ -326,8 +444,10 @@ def show(outcome: dict[str, Any], judge: bool) -> None:
     for name, speed in outcome["images_per_second"].items():
         each = outcome["all_images_per_second"][name]
         spread = f"{min(each):,.0f}-{max(each):,.0f}"
-        ratios = [f"{outcome['ratios'][f'{name} / {other}']:.2f}" for other in LOOPS]
-        table.add_row(name, f"{speed:,.0f}", spread, *ratios, f"{outcome['peak_memory_gb'][name]:.2f}")
+        ratios = [f"{outcome['ratios'][f'{name} / {other}']:.2f}" for other in OPPONENTS]
+        step = outcome["steps"].get(name, {})
+        steps = [f"{step['step_ms']:.3f}", f"{step['launches']:.0f}"] if step else []
+        table.add_row(name, f"{speed:,.0f}", spread, *ratios, f"{outcome['peak_memory_gb'][name]:.2f}", *steps)
     console = Console()
     console.print(table)
     if scores := outcome.get("scores"):
@@ -350,6 +470,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "processor": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if ON_GPU else None,
     }
 
 
@@ -362,7 +483,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE.parent / "outputs" / "bench.json")
     parser.add_argument("--quick", action="store_true", help="does everything run? One round of a few iterations")
     parser.add_argument("--check", action="store_true", help="exit code 1 if a target is missed")
-    parser.add_argument("--worker", choices=list(LOOPS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=OPPONENTS, help=argparse.SUPPRESS)
     args, overrides = parser.parse_known_args(arguments)
     if unknown := [override for override in overrides if "=" not in override or override.startswith("-")]:
         parser.error(f"unknown argument {unknown[0]}")
@@ -370,9 +491,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.rounds, args.iterations, args.warmup = 1, 8, 2
 
     if args.worker:
-        root, images = load_images(overrides)
-        loop = LOOPS[args.worker](args.model, root, images)
-        args.out.write_text(str(time_loop(loop, args.warmup, args.iterations)))
+        run_worker(args.worker, args.model, overrides, args.warmup, args.iterations, args.out)
         return 0
 
     load_images(overrides)  # fetch them before the clock runs
