@@ -155,7 +155,9 @@ def test_networks_have_the_asked_shapes_and_every_parameter_a_gradient(family, k
     assert [part.shape for part in outputs] == [(4,), (4, K)][: len(outputs)]
     sum(part.square().sum() for part in outputs).backward()
     for network in (generator, discriminator):
-        assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.any() or name.endswith("bias")  # before BatchNorm it has none, but for rounding
 
 
 @pytest.mark.parametrize("family", FAMILIES)

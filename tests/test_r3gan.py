@@ -73,6 +73,40 @@ def test_parameters_at_the_authors_presets_are_theirs(size, settings, widths, mi
     assert round((num_parameters(generator) + num_parameters(discriminator)) / 1e6, 1) == millions
 
 
+@pytest.mark.parametrize(
+    ("size", "width", "group_width", "num_classes", "millions"),
+    [(32, 768, 16, 10, 21.28), (32, 1536, 32, 1000, 86.55), (64, 1536, 32, 1000, 107.21)],
+    ids=["CIFAR10", "ImageNet-32", "ImageNet-64"],
+)
+def test_discriminator_of_classes_has_the_parameters_of_the_authors(size, width, group_width, num_classes, millions):
+    """Theirs: as many numbers as features instead of one, and as many of each class; ours keeps the one besides."""
+    settings = {"conditioning": "projection", "num_classes": num_classes, "group_width": group_width}
+    with torch.device("meta"):
+        network = r3gan.Discriminator((3, size, size), width, width, **settings)
+    plain = by_hand([width] * (size // 32 + 3), group_width)[1]
+    theirs = plain - width + width * width + num_classes * width
+    assert num_parameters(network) == theirs + width
+    assert round(theirs / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+@pytest.mark.parametrize("kind", ["embedding", "projection"])
+def test_generators_embedding_begins_as_a_linear_layer_of_the_one_hot_label(kind, num_classes):
+    generator = r3gan.Generator(512, (3, 32, 32), **SMALL, conditioning=kind, num_classes=num_classes)
+    weight = generator.layers[0].embed.weight
+    assert weight.shape == (num_classes, 512)
+    assert_close(weight.std().item(), num_classes**-0.5, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
+def test_discriminator_compares_the_class_with_a_mixture_of_all_features(num_classes):
+    network = r3gan.Discriminator((3, 32, 32), 64, 512, conditioning="projection", num_classes=num_classes)
+    mix, projection = network.layers[-2:]
+    assert mix.bias is None and mix.weight.shape == (512, 512)
+    assert_close(mix.weight.std().item(), 512**-0.5, rtol=0.03, atol=0)
+    assert_close(projection.embed.weight.std().item(), (num_classes * 512) ** -0.5, rtol=0.05, atol=0)
+
+
 @pytest.mark.parametrize("size", [28, 32, 64])
 def test_default_networks_have_at_most_five_million_parameters(size):
     with torch.device("meta"):

@@ -1,10 +1,11 @@
-"""R3GAN's networks, without normalisation. Huang et al. 2024, section 4. https://arxiv.org/abs/2501.05441
+"""R3GAN's networks, without normalisation. Huang et al. 2024, section 3. https://arxiv.org/abs/2501.05441
 
 G and D mirror each other: residual blocks at 4x4 (for 28x28 at 7x7), at twice that size, and so on up to the image's,
 bilinear resampling in between. Weights start as in Fix-up (Zhang et al. 2019): every block is the identity.
 
 Differs: G ends with tanh. The width of a block is `min(max_channels, base_channels * S / size)`, a rule that gives the
-widths of all presets in the authors' code. A conditional D's logit also has a part that does not look at the class.
+widths of all presets in the authors' code. A conditional D's logit also has a part that does not look at the class,
+768 of 21.28 million weights at the authors' sizes for CIFAR-10.
 
 Shapes: B batch, Z latent, C channels, H = W = S size, c width of a block, K classes.
 """
@@ -16,19 +17,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from gan_lightning.models.conditioning import Layers, head, put_beside, put_beside_latent
+from gan_lightning.models.conditioning import Embedded, Layers, Projection, head, put_beside, put_beside_latent
 from gan_lightning.models.sizes import check_positive, smallest_size
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # what LeakyReLU takes of the deviation. He et al. 2015, section 2.2
 
 
-def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
-    """The layer with weights N(0, gain^2 / fan_in), biases 0."""
-    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(layer.weight[0].numel()))
-    if layer.bias is not None:
+def scaled(layer: nn.Conv2d | nn.Linear | nn.Embedding, gain: float = 1.0) -> nn.Module:
+    """The layer with weights N(0, gain^2 / fan_in), biases 0; the fan-in of an embedding are its classes, one-hot."""
+    fan_in = layer.num_embeddings if isinstance(layer, nn.Embedding) else layer.weight[0].numel()
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(fan_in))
+    if not isinstance(layer, nn.Embedding) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def _head(width: int, conditioning: str, num_classes: int) -> list[nn.Module]:
+    """D's last layers: (B, c) -> (B,) logits. With `projection` the product is with a mixture of all features."""
+    judge = scaled(nn.Linear(width, 1, bias=False))
+    layers = head(judge, width, conditioning, num_classes)
+    if not isinstance(layers[0], Projection):
+        return layers
+    scaled(layers[0].embed, gain=width**-0.5)
+    return [scaled(nn.Linear(width, width, bias=False)), *layers]
 
 
 class Block(nn.Module):
@@ -166,6 +178,9 @@ class Generator(nn.Module):
         self.num_classes = num_classes
         kind = "embedding" if conditioning == "projection" else conditioning
         beside, latent_dim = put_beside_latent(kind, num_classes, latent_dim)
+        for layer in beside:
+            if isinstance(layer, Embedded):
+                scaled(layer.embed)
         (width, blocks), *larger = _stages(
             "generator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
         )
@@ -222,8 +237,7 @@ class Discriminator(nn.Module):
             width = next_width
         size = smallest_size(image_shape, "r3gan")
         basis = scaled(nn.Conv2d(width, width, kernel_size=size, groups=width, bias=False))  # (B, c, 1, 1)
-        judge = scaled(nn.Linear(width, 1, bias=False))
-        self.layers = Layers(*layers, basis, nn.Flatten(), *head(judge, width, conditioning, num_classes))
+        self.layers = Layers(*layers, basis, nn.Flatten(), *_head(width, conditioning, num_classes))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B,) logits; with `conditioning=auxiliary` also (B, K) class logits."""
