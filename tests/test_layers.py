@@ -67,6 +67,31 @@ def test_spectral_norm_is_for_what_has_a_matrix_and_leaves_biases():
     assert network[0].bias is not None and not is_parametrized(network[0], "bias")
 
 
+@pytest.mark.parametrize("num_classes", [4, 10, 100])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_spectral_norm_leaves_the_class_its_say_beside_the_pixels(family, num_classes):
+    """An embedding is a part of the image: the whole table divided by its largest singular value is all but zero."""
+
+    def spread(**settings):
+        network, x = discriminator(family, conditioning="embedding", num_classes=num_classes, **settings), images(16)
+        labels = torch.arange(num_classes).repeat_interleave(len(x))
+        for _ in range(20):  # one power iteration each
+            network(x, labels[: len(x)])
+        logits = network(x.repeat(num_classes, 1, 1, 1), labels).detach().view(num_classes, len(x))
+        return (logits.std(dim=0).mean() / logits.std(dim=1).mean()).item()  # over classes, by that over images
+
+    assert 0.5 < spread(spectral_norm=True) / spread() < 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_largest_singular_value_of_a_projections_embedding_is_one(family):
+    network = discriminator(family, spectral_norm=True, conditioning="projection", num_classes=3)
+    for _ in range(200):
+        network(images(4), torch.arange(4) % 3)
+    weight = network.layers[-1].embed.weight.detach()
+    assert_close(torch.linalg.matrix_norm(weight, 2), torch.tensor(1.0), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_spectral_norm_in_evaluation_moves_nothing(family):
     network = discriminator(family, spectral_norm=True).eval()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from gan_lightning.models.conditioning import Embedded
+
 
 class MinibatchStd(nn.Module):
     """One more feature: how much the images beside it differ. Karras et al. 2018, section 3. https://arxiv.org/abs/1710.10196
@@ -41,7 +43,9 @@ def add_spectral_norm(network: nn.Module) -> None:
     """Divide every weight by its largest singular value. Miyato et al. 2018, section 2.1. https://arxiv.org/abs/1802.05957
 
     `W / sigma(W)`, sigma by one power iteration for each pass in training; a convolution's W is (out, in * k * k).
+    Not of what `conditioning=embedding` puts beside the pixels: it is a part of the image, and makes D no steeper.
     """
+    inputs = [layer.embed for layer in network.modules() if isinstance(layer, Embedded)]
     for layer in list(network.modules()):
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding) and layer not in inputs:
             parametrizations.spectral_norm(layer)
