@@ -34,8 +34,8 @@ def test_one_mode_is_as_far_as_can_be_from_uniform():
 
 
 def test_perfect_sampler_scores_what_is_published():
-    """Means over 40 draws: 0.0237 +- 0.0011 of MNIST's own frequencies, 0.0193 of equal ones; without bias 0."""
-    for weights, expected in (STACKS, 0.0237), (EVEN, 0.0193):
+    """Means over 40 draws: 0.0236 +- 0.0011 of MNIST's own frequencies, 0.0193 of equal ones; without bias 0."""
+    for weights, expected in (STACKS, 0.0236), (EVEN, 0.0193):
         drawn = [modes(draw(weights, seed), weights) for seed in range(40)]
         assert all(one.found == 1000 for one in drawn)
         kl, kl_data = (torch.tensor([getattr(one, name) for one in drawn]) for name in ("kl", "kl_data"))

@@ -49,7 +49,7 @@ def nearness(points: Tensor, training: Tensor, k: int = 5) -> Nearness:
 
     ratio(x) = d(x, t_1) / mean(d(x, t_2), ..., d(x, t_(k+1))),   t_i the i-th nearest training image
 
-    As in Carlini et al. 2023, section 4.2 (k = 50 there). https://arxiv.org/abs/2301.13188
+    As in Carlini et al. 2023, section 5.1 (there of the 50 nearest, t_1 among them). https://arxiv.org/abs/2301.13188
     A distance alone says little: all digits 1 are close to each other, and hardly an ankle boot is.
 
     Args:
