@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
@@ -130,6 +131,19 @@ def test_every_number_in_a_models_file_is_one_its_networks_take(compose, choice)
         assert instantiate(config.model[name]) is not None
         with pytest.raises(InstantiationException, match="unexpected keyword"):
             instantiate(config.model[name], no_such_argument=1)
+
+
+def test_overrides_in_the_header_of_dcgan_are_the_papers(compose):
+    """Radford et al. 2016, section 4: BatchNorm in both, N(0, 0.02), Adam with 2e-4 and beta1 0.5, nothing else."""
+    lines = (conf_dir() / "model/dcgan.yaml").read_text(encoding="utf-8").splitlines()
+    config = compose(*(word for line in lines if line.startswith("#   ") for word in shlex.split(line[1:])))
+    gan = build_gan(config)
+    assert (gan.ema, gan.penalty, gan.constraint) == (None, None, None)
+    for optimizer, network in zip(gan.configure_optimizers(), (gan.discriminator, gan.generator), strict=True):
+        assert (optimizer.defaults["lr"], optimizer.defaults["betas"]) == (2e-4, (0.5, 0.999))
+        assert batch_norms(network)
+        weights = torch.cat([weight.flatten() for weight in network.parameters() if weight.dim() == 4])
+        assert weights.std().item() == pytest.approx(0.02, rel=0.02)
 
 
 def test_defaults_of_constructors_are_those_of_conf(compose):
