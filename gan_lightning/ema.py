@@ -12,7 +12,10 @@ class EMA(nn.Module):
 
     After an update on a batch of B images: `average = d * average + (1 - d) * weights`,  `d = 0.5^(B / h)`.
     The half-life h is `half_life_kimg` thousand images, and at most `warmup` times the number of images seen so
-    far, so that a short run is not ruled by its random start. Buffers (BatchNorm's statistics) are copied.
+    far, so that a short run is not ruled by its random start: as in StyleGAN2-ADA's code, Karras et al. 2020.
+    https://arxiv.org/abs/2006.06676
+    Buffers (BatchNorm's statistics) are copied, as there. Averaged, as in BigGAN, or computed anew for the averaged
+    weights, they score no better: docs/results.md.
 
     Args:
         half_life_kimg: thousands of images after which a weight counts half.
