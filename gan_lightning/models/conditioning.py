@@ -7,6 +7,8 @@
 | projection | BatchNorm with a scale and shift by class (r3gan: embedding) | logit = psi(phi(x)) + <embed(y), phi(x)> |
 | auxiliary | as concat | is not told, but says the class: (logits, class logits) |
 
+r3gan's phi(x) of `projection` has one more linear layer than that of an unconditional D.
+
 Shapes: B batch, F features, C channels, H height, W width, K classes. Labels are (B,) int64 in [0, K).
 """
 
@@ -54,7 +56,7 @@ class OneHot(Conditional):
 class Embedded(Conditional):
     """Put what is learned of each class beside x: as many numbers as x has, of an image one plane.
 
-    Entries start as N(0, 1), like z.
+    Entries start as N(0, 1), like z; r3gan's generator has its own, N(0, 1/K).
 
     Args:
         shape: of x without the batch, (F,) or (C, H, W).
