@@ -147,6 +147,8 @@ def _read_argv(config_name: str) -> argparse.Namespace:
     for override in args.overrides:
         if override.startswith("="):
             raise UsageError(explain_syntax(override))
+        if re.search("[\udc80-\udcff]", override):  # bytes that Python could not read; YAML and JSON cannot hold them
+            raise UsageError(f"{override!a} is not UTF-8; rename it, or set LC_ALL=C.UTF-8")
         if re.fullmatch(r"\+*hydra\.job\.chdir=true", override, re.IGNORECASE):
             raise UsageError(f"{override}: paths are meant from the folder where a command is typed; leave it out")
     flags = [word for word in sys.argv[1:] if word not in args.overrides]

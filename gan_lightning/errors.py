@@ -288,7 +288,7 @@ def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return " ".join(filter(None, map(str.strip, str(message).splitlines())))  # blanks in a path stay
 
 
 def _listed(names: Iterable[str], most: int = 15) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, Sweep
+from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
 # Ends of keys: data.root, hydra.run.dir, data.reader.cache, metrics.inception.weights, metrics.extractor.judge, …
@@ -36,8 +36,7 @@ def to_hydra(word: str, sweeping: bool = False) -> str:
         return word
     if not sweeping or plain.startswith(("hydra.", "sweep.")):  # these are the same for all jobs
         return f"{key}={_as_text(plain, value)}"
-    sweep = _parse(value)
-    if isinstance(sweep, Sweep) and not (isinstance(sweep, ChoiceSweep) and sweep.simple_form):
+    if re.fullmatch(r"\w+\(.*\)", value) and isinstance(_parse(value), Sweep):
         return word  # choice(a,b)
     return f"{key}={','.join(_as_text(plain, part.strip()) for part in VALUES.findall(value))}"
 
@@ -66,7 +65,7 @@ def _as_text(key: str, value: str) -> str:
     text = _text(value)
     if text and PATH.fullmatch(key):
         text = _at_home(text)
-    return text if _parse(text) == text else quote(text)
+    return text if _parse(text) == text and "\\" not in text else quote(text)  # \ would take in a comma behind it
 
 
 def _text(value: str) -> str:
@@ -88,5 +87,6 @@ def _parse(value: str) -> Any:
 
 def _at_home(path: str) -> str:
     found = os.path.expanduser(path)
-    # Where ~x is no user it is a folder; as the whole path nobody takes it for a user again.
-    return os.path.abspath(path) if found[0] == "~" and found[1:2] not in ("", "/") else found
+    if found.startswith("~/") or os.path.normpath(found)[0] != "~":
+        return found
+    return os.path.abspath(found)  # ~x is no user but a folder, and nobody takes the whole path for a user
