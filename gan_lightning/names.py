@@ -14,9 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-# Ends of keys: data.root, hydra.run.dir, data.reader.cache, metrics.inception.weights, metrics.extractor.judge, …
-PATH = re.compile(r"(.*\.)?(ckpt|resume|out|runs|images|root|\w*dir|\w*path|cache|weights|judge|storage)")
-NAME = re.compile(r"(.*\.)?(\w*name|project|notes)")
+PATH = re.compile(  # a key whose value is one, for our commands, Hydra and loggers
+    r"ckpt|resume|out|runs|images|data\.root|(data\.reader|metrics)\.cache|metrics\.\w+\.(judge|weights)|sweep\.storage"
+    r"|(.*\.)?((\w*_)?dir|subdir|dirpath)"
+)
+NAME = re.compile(r"(.*\.)?((\w*_)?name|filename)|logger\..*\.(project|notes)")
 # The values of a sweep: what is in quotes, or reaches to the next comma.
 VALUES = re.compile(r"""\s*(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?=\s*(?:,|$))|[^,]+""")
 

@@ -22,55 +22,15 @@ from gan_lightning.names import as_argument, as_typed, quote, to_hydra
 from gan_lightning.runs import find_checkpoint, rerun_command
 from gan_lightning.sweeps.space import override, split
 
+# fmt: off
 NAMES = [
-    *(
-        "Größe",
-        "圖片",
-        "e\u0301te\u0301",
-        "🎉",
-        "pics (copy)",
-        "two  blanks",
-        " before",
-        "behind ",
-        "a,b",
-        "no,",
-        "it's",
-    ),
-    *(
-        "he's, she's",
-        "back\\slash",
-        "back\\",
-        "two\\\\",
-        "a\\,b",
-        "[1]",
-        "a[0",
-        "{a}",
-        "{a:b}",
-        "{",
-        "a=b",
-        "a#b",
-        "#a",
-    ),
-    *(
-        "$HOME",
-        "$(x)",
-        "`x`",
-        'say "hi"',
-        '"',
-        "'",
-        "ß'\"\\",
-        "a:b",
-        "a::b",
-        "a;b",
-        "a&b|c>d",
-        "*?",
-        "!x",
-        "%20s",
-        "@x",
-    ),
-    *("-x", "+x", "~x", "x~", "123", "1e3", "1_0", "nan", "true", "nullable", "choice(a,b)", "range(3)", "glob(*)"),
-    *("epoch=0-step=10.ckpt", "[red]x[/red]", "[/x]", "tab\there", "ligne\nline", "x" * 250),
+    "Größe", "圖片", "e\u0301te\u0301", "🎉", "pics (copy)", "two  blanks", " before", "behind ", "a,b", "no,", "it's",
+    "he's, she's", "back\\slash", "back\\", "two\\\\", "a\\,b", "[1]", "a[0", "{a}", "{a:b}", "{", "a=b", "a#b", "#a",
+    "$HOME", "$(x)", "`x`", 'say "hi"', '"', "'", "ß'\"\\", "a:b", "a::b", "a;b", "a&b|c>d", "*?", "!x", "%20s", "@x",
+    "-x", "+x", "~x", "x~", "123", "1e3", "1_0", "nan", "true", "nullable", "choice(a,b)", "range(3)", "glob(*)",
+    "epoch=0-step=10.ckpt", "[red]x[/red]", "[/x]", "tab\there", "ligne\nline", "x" * 250,
 ]
+# fmt: on
 KEYS = {  # of each command, those that take a path
     "train": ["resume", "data.root", "data.reader.cache", "metrics.cache", "metrics.extractor.judge", "hydra.run.dir"],
     "sample": ["ckpt", "out"],
@@ -83,8 +43,9 @@ CHOICES = {  # that have all of these keys
     "train": ["data=image_folder", "metrics=judge"],
     "evaluate": ["data=image_folder", "metrics=inception"],
 }
-PATHS = sorted({key for keys in KEYS.values() for key in keys} | {"images", "hydra.sweep.dir", "sweep.storage"})
-TEXTS = ["name", "data.name", "sweep.name", "logger.wandb.name", "logger.wandb.project"]
+OTHERS = {"images", "hydra.sweep.dir", "sweep.storage", "logger.csv.save_dir", "trainer.default_root_dir"}
+PATHS = sorted({key for keys in KEYS.values() for key in keys} | OTHERS)
+TEXTS = ["name", "data.name", "sweep.name", "logger.mlflow.run_name", "logger.wandb.project"]
 
 
 def read(word: str) -> Any:
@@ -101,15 +62,14 @@ def pasted(line: str) -> list[str]:
 # --- Typed -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plus", ["", "+", "++"])
-@pytest.mark.parametrize("key", PATHS + TEXTS)
-def test_a_name_is_taken_as_it_stands(key: str, plus: str) -> None:
+@pytest.mark.parametrize("key", [*PATHS, *TEXTS, "+name", "++data.root"])
+def test_a_name_is_taken_as_it_stands(key: str) -> None:
     for name in NAMES:
-        text = f"my/{name}" if key in PATHS else name
-        word = to_hydra(f"{plus}{key}={text}")
+        text = name if key in TEXTS or key == "+name" else f"my/{name}"
+        word = to_hydra(f"{key}={text}")
         assert read(word) == text and isinstance(read(word), str)
         assert to_hydra(word) == word  # it is read again by a job of a sweep
-        assert as_typed(word) == f"{plus}{key}={text}"
+        assert as_typed(word) == f"{key}={text}"
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
@@ -248,6 +208,18 @@ def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypa
         resume, further = shlex.split(line)
         assert Path(read(to_hydra(resume))).absolute() == file
         assert further == "trainer.max_epochs=6"
+
+
+def test_a_sweep_without_its_flag_is_printed_with_it(
+    type_in: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gan_lightning.train import main
+
+    for name in ("Größe", "it's", "a b", "$x", "a,b", "back\\slash", "(1)", "#1"):
+        with pytest.raises(SystemExit):
+            type_in(main, f"sweep.name={name}")
+        words = pasted(capsys.readouterr().err.partition("a sweep takes -m; ")[2])
+        assert words[:-1] == ["python", "-m", "gan_lightning", "-m"] and read(to_hydra(words[-1])) == name
 
 
 def test_a_name_in_brackets_is_no_style_on_a_terminal(screen: Callable[[bool], Any]) -> None:
