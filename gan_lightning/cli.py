@@ -45,7 +45,7 @@ from gan_lightning.errors import (
     explain_type,
     is_bug,
 )
-from gan_lightning.names import to_hydra
+from gan_lightning.names import as_typed, to_hydra
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
 
@@ -210,7 +210,8 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
         if not any(override.startswith("sweep=") for override in sweeps):
             args.overrides.insert(0, "sweep=grid")
     elif sweeps and not args.cfg:
-        raise UsageError(f"{sweeps[0]}: a sweep takes -m; python -m gan_lightning -m {shlex.join(sweeps)}")
+        typed = [as_typed(override) for override in sweeps]
+        raise UsageError(f"{typed[0]}: a sweep takes -m; python -m gan_lightning -m {shlex.join(typed)}")
 
 
 def _register_plugins() -> None:
