@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import re
+import shlex
 import string
 import sys
 import textwrap
@@ -44,6 +45,7 @@ from gan_lightning.errors import (
     explain_type,
     is_bug,
 )
+from gan_lightning.names import as_typed, to_hydra
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
 
@@ -145,7 +147,12 @@ def _read_argv(config_name: str) -> argparse.Namespace:
     for override in args.overrides:
         if override.startswith("="):
             raise UsageError(explain_syntax(override))
+        if re.search("[\udc80-\udcff]", override):  # bytes that Python could not read; YAML and JSON cannot hold them
+            raise UsageError(f"{override!a} is not UTF-8; rename it, or set LC_ALL=C.UTF-8")
+        if re.fullmatch(r"\+*hydra\.job\.chdir=true", override, re.IGNORECASE):
+            raise UsageError(f"{override}: paths are meant from the folder where a command is typed; leave it out")
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    args.overrides = [to_hydra(word, sweeping=bool(args.multirun)) for word in args.overrides]
     if config_name == "train" and not args.help:
         flags += _resume(args)
         _prepare_sweep(args)
@@ -153,7 +160,9 @@ def _read_argv(config_name: str) -> argparse.Namespace:
         # People mean the folder they are in; Hydra takes the one of this package.
         absolute = os.path.abspath(args.config_path)
         path = args.config_path
-        flags = [absolute if word == path else re.sub(rf"(?<==){re.escape(path)}$", absolute, word) for word in flags]
+        flags = [
+            word.removesuffix(path) + absolute if word == path or word.endswith(f"={path}") else word for word in flags
+        ]
         args.config_path = absolute
         if not args.config_dir:  # A run's saved config has no hydra section; it logs as the run did.
             flags += ["--config-dir", str(conf_dir())]
@@ -201,7 +210,8 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
         if not any(override.startswith("sweep=") for override in sweeps):
             args.overrides.insert(0, "sweep=grid")
     elif sweeps and not args.cfg:
-        raise UsageError(f"{sweeps[0]}: a sweep takes -m; python -m gan_lightning -m {' '.join(sweeps)}")
+        typed = [as_typed(override) for override in sweeps]
+        raise UsageError(f"{typed[0]}: a sweep takes -m; python -m gan_lightning -m {shlex.join(typed)}")
 
 
 def _register_plugins() -> None:
@@ -334,12 +344,13 @@ class RankZero(logging.Filter):
 def working(what: str) -> Iterator[None]:
     """Show that something takes its time, on a terminal only."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_interactive:
         yield
         return
-    with console.status(what):
+    with console.status(Text(what)):  # not markup: [1] is no style
         yield
 
 

@@ -9,6 +9,7 @@ import errno
 import inspect
 import os
 import re
+import shlex
 import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -203,7 +205,8 @@ def explain_syntax(override: str) -> str:
         return f"cannot read '{override}': settings are written key=value; {WHOLE_CONFIG}"
     if not key:
         return f"cannot read '{override}': the key before = is missing"
-    return f"cannot read '{override}': quote the value, and all of it for the shell: '{key}=\"{value}\"'"
+    typed = shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")
+    return f"cannot read '{override}': quote the value, and all of it for the shell: {typed}"
 
 
 def explain_flag(message: str, flags: Iterable[str], config_name: str) -> str:
@@ -285,7 +288,7 @@ def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return " ".join(filter(None, map(str.strip, str(message).splitlines())))  # blanks in a path stay
 
 
 def _listed(names: Iterable[str], most: int = 15) -> str:

@@ -92,7 +92,7 @@ def main(config: DictConfig) -> None:
         scores.values["train_on_synthetic"], control.values["train_on_synthetic"] = accuracy
         record["train_on_synthetic"] = {"num_samples": len(images), "epochs": EPOCHS}
 
-    terminal = Console(soft_wrap=True)
+    terminal = Console(soft_wrap=True, markup=False)  # a name may have brackets
     about = scores.about
     terminal.print(f"{about['num_samples']:,} samples against {about['reference']}", highlight=False)
     terminal.print(as_table(scores, control))

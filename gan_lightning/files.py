@@ -13,7 +13,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     For one writer at a time: the name is always the same, so that what a killed process leaves is written over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    too_long = len(os.fsencode(path.name)) > 250  # of 255 bytes
+    part = path.with_name(f"{path.name[:-5] if too_long else path.name}.part")
     try:
         yield part
         with part.open("rb") as file:

@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import written_whole
+from gan_lightning.names import quote
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, quote, run_config, run_folder
+from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),

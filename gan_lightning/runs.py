@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.names import as_typed
 from gan_lightning.paths import shorten
 
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
@@ -137,7 +138,7 @@ def rerun_command(overrides: Sequence[str]) -> str:
     # Sums over another number of threads are rounded otherwise.
     threads = os.environ.get("OMP_NUM_THREADS")
     prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
-    return prefix + shlex.join(["python", "-m", "gan_lightning", *overrides])
+    return prefix + shlex.join(["python", "-m", "gan_lightning", *map(as_typed, overrides)])
 
 
 @contextmanager
@@ -177,10 +178,3 @@ def is_locked(file: Path) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def quote(path: str | Path) -> str:
-    """For Hydra's grammar, which knows blanks, commas and the like as signs of its own."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(str(path), Quote.single).with_quotes()

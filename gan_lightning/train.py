@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gan_lightning.cli import command, rank
+from gan_lightning.names import as_argument
 from gan_lightning.paths import conf_dir, shorten
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
         end = config.trainer[key]
         if end != -1 and done >= end:
             further = (
-                f"python -m gan_lightning resume={shorten(config.resume)} trainer.{key}={done + max(1, done // 5)}"
+                f"python -m gan_lightning resume={as_argument(shorten(config.resume))} "
+                f"trainer.{key}={done + max(1, done // 5)}"
             )
             way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
             raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
@@ -293,7 +294,7 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
     with written_whole(folder / METRICS) as part:
         part.write_text(json.dumps(record, indent=2) + "\n")
 
-    name = shlex.quote(shorten(folder))
+    name = as_argument(shorten(folder))
     in_all = f" ({trainer.global_step:,} in all)" if earlier else ""
     lines = [
         f"{trainer.global_step - earlier:,} iterations in {format_seconds(seconds)}{in_all}, "

@@ -77,7 +77,7 @@ def train_and_save(
     from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
     from gan_lightning.metrics.judge_training import train_judge
 
-    path = Path(out) if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
+    path = Path(out).expanduser() if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
     if not data.labels("train").any():

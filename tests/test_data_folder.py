@@ -240,6 +240,15 @@ def test_each_shape_has_a_file_of_its_own(root, decoded):
     assert len(decoded) == 40
 
 
+@pytest.mark.parametrize("name", ["x" * 250, "圖" * 85, "🎉" * 60, "a.b" * 80, "it's [1], {ü}=#\\"], ids=range(5))
+def test_folder_of_any_name_is_kept_in_a_file(tmp_path, decoded, name):
+    picture_files.write(tmp_path / name, num=20)
+    for _ in range(2):
+        assert len(reader(tmp_path / name).read(tmp_path / name, "train")[0]) == 18
+    assert len(decoded) == 20
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 99])
 def test_damaged_cache_is_made_anew(root, decoded, damage):
     picture_files.write(root, num=20)

@@ -11,7 +11,7 @@ COMMANDS = {  # what goes through cli.command
     for file in PACKAGE.glob("*.py")
     if "from gan_lightning.cli import command" in file.read_text(encoding="utf-8")
 }
-ENTRY = {"cli", "errors", "paths", "resume", "runs", "files"}  # the way into a command
+ENTRY = {"cli", "errors", "names", "paths", "resume", "runs", "files"}  # the way into a command
 PURE = {
     "models",
     "losses",
@@ -32,12 +32,13 @@ OURS = {  # what of this package a part may import; a part that is not named her
     "data": {"data", "randomness", "images", "files"},
     "callbacks": {"callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "words"},
     "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
-    "runs": {"paths"},
+    "runs": {"names", "paths"},
+    "names": set(),
     "paths": set(),
     "words": set(),
     "errors": {"paths"},
     "cli": ENTRY,
-    "resume": {"paths", "runs", "files"},
+    "resume": {"names", "paths", "runs", "files"},
 }
 HYDRA = COMMANDS | ENTRY | {"checkpoint", "sweeps"}
 FILES = sorted(PACKAGE.rglob("*.py"))

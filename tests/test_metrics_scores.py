@@ -259,6 +259,13 @@ def test_a_reference_is_computed_once_for_each_data_set_and_judge(judge, tmp_pat
     assert len(list(tmp_path.iterdir())) == 4  # and nothing half-written
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "圖" * 85, "🎉" * 80, "a/b", "it's [1], {ü}=#\\"], ids=range(5))
+def test_a_reference_of_any_name_is_cached(judge, tmp_path, count, name):
+    for _ in range(2):
+        assert load_reference(name, NEW[0], HELD_OUT[0], judge, tmp_path).name == name
+    assert len(count) == 1
+
+
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b[:1000] + b"?" + b[1001:], lambda b: b"", bytes.swapcase]
 )

@@ -95,7 +95,7 @@ class FolderReader:
         files = listing(root)
         key = hashlib.sha256(f"{root} {self.image_shape}".encode()).hexdigest()[:16]
         content = hashlib.sha256(json.dumps([FORMAT, files]).encode()).hexdigest()
-        path = self.cache / f"{root.name}-{key}.safetensors"
+        path = self.cache / f"{root.name[:50]}-{key}.safetensors"  # 200 of the 255 bytes that a name may have
         if not holds(path, content):
             with writing(self.cache, "data.reader.cache"):
                 self.cache.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ Letters: N images, C channels, H height, W width, F features, K classes.
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,7 +234,7 @@ def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
     if not path.is_file():
         raise ValueError(
             f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(shipped))}. "
-            f"Train one: python -m gan_lightning.train_judge data=<as here> data.name={Path(judge).stem}"
+            f"Train one: python -m gan_lightning.train_judge data=<as here> data.name={shlex.quote(Path(judge).stem)}"
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()

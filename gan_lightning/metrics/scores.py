@@ -216,7 +216,7 @@ def load_reference(
     for split in (images, held_out):
         key.update(str(tuple(split.shape)).encode())
         key.update(split.contiguous().numpy().tobytes())
-    path = Path(cache).expanduser() / f"{name}-{key.hexdigest()[:32]}.reference" if cache else None
+    path = Path(cache).expanduser() / f"{name[:40]}-{key.hexdigest()[:32]}.reference" if cache else None
     tensors = read(path) if path else None
     if tensors is None:
         logger.info("features of %s real images of %s: once, a minute or two", f"{len(images) + len(held_out):,}", name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 
-from gan_lightning.runs import quote
+from gan_lightning.names import quote, to_hydra
 from gan_lightning.sweeps.overrides import parse
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def as_override(value: Any) -> str:
         return "[" + ",".join(map(as_override, value)) + "]"
     if not isinstance(value, str):
         return repr(value) if _is_number(value) else json.dumps(value)
-    return value if re.fullmatch(r"[A-Za-z_][\w.-]*", value) and not WORDS.fullmatch(value) else quote(value)
+    return value if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value) and not WORDS.fullmatch(value) else quote(value)
 
 
 def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
@@ -125,7 +125,7 @@ def _is_number(value: Any) -> bool:
 def override(key: str, value: Any) -> str:
     """`optimizer.generator.lr=0.00031`; of a list's text, which `distribution` has made, the list."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
-        return f"{key}={value}"
+        return to_hydra(f"{key}={value}")
     return f"{key}={as_override(value)}"
 
 

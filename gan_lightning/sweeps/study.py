@@ -24,6 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.names import as_argument
 from gan_lightning.paths import shorten
 from gan_lightning.runs import ERROR, is_locked, run_state
 from gan_lightning.sweeps.ending import at_work, finish
@@ -92,7 +93,7 @@ class StudySweeper(Sweeper):
         self.trials = Trials(self.config, distributions, self._identity(space))
         self._show_best()
         with at_work(self.config, self.launcher, self.stopping):
-            live = "" if settings.storage else f"; live: optuna-dashboard {shorten(self.trials.place)}"
+            live = "" if settings.storage else f"; live: optuna-dashboard {as_argument(shorten(self.trials.place))}"
             log.info("%s%s", self.trials.describe(), live)
             workers = [threading.Thread(target=self._work, daemon=True) for _ in range(settings.workers)]
             for worker in workers:
