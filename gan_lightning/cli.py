@@ -46,6 +46,7 @@ from gan_lightning.errors import (
 )
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
+from gan_lightning.terminal import Outlet, open_outlets
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         def run(config: DictConfig | None = None) -> None:
             if config is not None:
                 main(config)
-            elif exit_code := _run(main, config_name):
+                return
+            outlet = open_outlets()
+            exit_code = _run(main, config_name)
+            if outlet and not exit_code:
+                exit_code = _check_printed(outlet)
+            if exit_code:
                 sys.exit(exit_code)
 
         return run
@@ -386,6 +392,16 @@ def _end_with_parent() -> None:
         pass
     time.sleep(10)  # a run that ends well has both end at about the same time
     os._exit(FAILED)
+
+
+def _check_printed(outlet: Outlet) -> int:
+    """The exit code of a command that did its work, and could not print all of what it had to say."""
+    sys.stdout.flush()
+    if not outlet.is_full:
+        return 0
+    assert outlet.error
+    _print(f"error: the output ends early: {outlet.error.strerror}; files that the command has written are whole")
+    return FAILED
 
 
 def _print(line: str) -> None:

@@ -28,7 +28,6 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
@@ -38,6 +37,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
+    from gan_lightning.terminal import printer
 
     chosen = HydraConfig.get()
     if not config.get("metrics"):
@@ -92,7 +92,13 @@ def main(config: DictConfig) -> None:
         scores.values["train_on_synthetic"], control.values["train_on_synthetic"] = accuracy
         record["train_on_synthetic"] = {"num_samples": len(images), "epochs": EPOCHS}
 
-    terminal = Console(soft_wrap=True)
+    # Files first: whoever reads the rest may have gone away.
+    out = Path(config.out or run_folder(file) / "evaluation").expanduser()
+    record |= {"generated": scores.to_dict(), "control": control.to_dict()}
+    with written_whole(out / "evaluation.json") as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    draw(images, data.images(), scores, reference.class_counts, out)
+    terminal = printer(soft_wrap=True)
     about = scores.about
     terminal.print(f"{about['num_samples']:,} samples against {about['reference']}", highlight=False)
     terminal.print(as_table(scores, control))
@@ -107,11 +113,6 @@ def main(config: DictConfig) -> None:
             "control: on as many real images",
             highlight=False,
         )
-    out = Path(config.out or run_folder(file) / "evaluation").expanduser()
-    record |= {"generated": scores.to_dict(), "control": control.to_dict()}
-    with written_whole(out / "evaluation.json") as part:
-        part.write_text(json.dumps(record, indent=2) + "\n")
-    draw(images, data.images(), scores, reference.class_counts, out)
     log.info("evaluation.json and figures are in %s", shorten(out))
 
 
