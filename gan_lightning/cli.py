@@ -270,7 +270,7 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
     if job.output_subdir is None:  # started from the config that is saved there
         overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
-    line = explain(error, folder, overrides)
+    line = explain(error, folder, overrides, place="hydra.run.dir" if config_name == "train" else "out")
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
