@@ -97,7 +97,8 @@ def train_and_save(
         device=device,
         report=report,
     )
-    save_judge(judge, path)
+    with written_whole(path) as part:
+        save_judge(judge, part)
     known = pins(path.parent) | {path.stem: {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}}
     with written_whole(path.parent / "pins.json") as part:
         part.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
