@@ -63,12 +63,13 @@ def open_outlets() -> Outlet | None:
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__"):
             continue
-        # python -u has no buffer, and who is closed no stream.
-        below = getattr(stream.buffer, "raw", stream.buffer) if stream else io.FileIO(number, "w", closefd=False)
-        outlet = Outlet(below)
+        below = stream.buffer if stream else io.FileIO(number, "w", closefd=False)
+        outlet = Outlet(getattr(below, "raw", below))
         found = outlet if name == "stdout" else found
+        unbuffered = stream and below is outlet.below  # python -u
+        buffer: Any = outlet if unbuffered else io.BufferedWriter(outlet)
         text = io.TextIOWrapper(
-            io.BufferedWriter(outlet),
+            buffer,
             encoding="utf-8",
             errors="surrogateescape",  # a file name that is no UTF-8 is printed byte for byte, and can be pasted
             line_buffering=bool(stream and stream.line_buffering),

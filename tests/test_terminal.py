@@ -44,7 +44,7 @@ def stdout(monkeypatch):
 
     def replace(raw, encoding="ascii", buffered=True):
         below = io.BufferedWriter(raw) if buffered else raw
-        stream = io.TextIOWrapper(below, encoding=encoding, errors="strict")
+        stream = io.TextIOWrapper(below, encoding=encoding, errors="strict", write_through=not buffered)
         monkeypatch.setattr(sys, "stdout", stream)
         monkeypatch.setattr(sys, "__stdout__", stream)
         opened.append(raw)
@@ -79,6 +79,13 @@ def test_any_text_is_printed_as_utf_8_in_any_locale(stdout, tmp_path, encoding, 
         print(text)
         print(os.fsdecode(b"a\xff"), flush=True)  # a file name that is no UTF-8
     assert (tmp_path / "said").read_bytes() == f"{text}\na".encode() + b"\xff\n"
+
+
+def test_what_is_printed_without_a_buffer_is_there_at_once(stdout, tmp_path):
+    with io.FileIO(tmp_path / "said", "w") as raw:
+        stdout(raw, buffered=False)
+        print("a", end="")
+        assert (tmp_path / "said").read_text("utf-8") == "a"
 
 
 def test_a_stream_of_somebody_else_is_left_alone(monkeypatch):
