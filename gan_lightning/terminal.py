@@ -57,7 +57,7 @@ def open_outlets() -> Outlet | None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # processes that are started have it too
     found = None
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name)
