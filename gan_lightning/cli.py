@@ -46,7 +46,7 @@ from gan_lightning.errors import (
 )
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
-from gan_lightning.terminal import Outlet, open_outlets
+from gan_lightning.terminal import Outlet, open_outlets, use_utf_8
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             if config is not None:
                 main(config)
                 return
+            use_utf_8()
             outlet = open_outlets()
             exit_code = _run(main, config_name)
             if outlet and not exit_code:

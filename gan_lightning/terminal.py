@@ -47,6 +47,18 @@ class Outlet(io.RawIOBase):
         return self.error is not None and self.error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def use_utf_8() -> None:
+    """Start this command anew in Python's UTF-8 mode, where the locale has the names of files in another encoding.
+
+    Libraries write UTF-8: TensorBoard's event file would lie in another folder, or nowhere.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_command = spec is not None and spec.name.startswith("gan_lightning")  # not a notebook or a test
+    if is_command and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # of the processes that it starts as well
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def open_outlets() -> Outlet | None:
     """Put an `Outlet` in the place of Python's own stdout and stderr, and the null device where one is closed.
 

@@ -4,8 +4,10 @@ import ast
 import io
 import logging
 import os
+import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from gan_lightning.cli import TerminalHandler
 from gan_lightning.paths import PACKAGE
-from gan_lightning.terminal import WIDTH, open_outlets, printer
+from gan_lightning.terminal import WIDTH, open_outlets, printer, use_utf_8
 
 COMMANDS = ["gan_lightning", *(f"gan_lightning.{name}" for name in ("sample", "evaluate", "export", "leaderboard"))]
 
@@ -138,6 +140,38 @@ def test_help_and_a_mistake_are_the_same_in_a_terminal_that_is_not_utf_8(tmp_pat
     for words in "--help", "modle=Größe", "modle=圖片":
         here, there = (run(f'"$PYTHON" -m gan_lightning {words}', tmp_path, **env) for env in ({}, settings))
         assert (here.returncode, here.stdout, here.stderr) == (there.returncode, there.stdout, there.stderr), words
+
+
+@pytest.mark.slow
+def test_a_run_is_whole_in_a_folder_that_the_locale_cannot_name(tmp_path, idx_data):
+    """TensorBoard writes its event file to a name in UTF-8."""
+    (place := tmp_path / "Größe 圖片").mkdir()
+    words = shlex.join(["-m", "gan_lightning", "trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run"])
+    result = run(f'"$PYTHON" {words}', place, LC_ALL="C", PYTHONUTF8="0")
+    assert result.returncode == 0, result.stderr
+    assert list((place / "run").glob("events.out.tfevents.*")) and (place / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "module", "mode", "anew"),
+    [
+        *(("ascii", "gan_lightning.sample", "0", True), ("iso8859-1", "gan_lightning.__main__", None, True)),
+        *(("utf-8", "gan_lightning.sample", None, False), ("ascii", "pytest.__main__", None, False)),
+        *(("ascii", None, None, False), ("ascii", "gan_lightning.sample", "1", False)),
+    ],
+)
+def test_a_command_is_started_anew_where_the_locale_is_not_utf_8_and_nothing_else_is(
+    monkeypatch, encoding, module, mode, anew
+):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *words: started.append(words))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "gan_lightning.sample", "n=4"])
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=module and SimpleNamespace(name=module)))
+    monkeypatch.setenv("PYTHONUTF8", mode) if mode else monkeypatch.delenv("PYTHONUTF8", raising=False)
+    use_utf_8()
+    words = [sys.executable, "-X", "utf8", "-m", "gan_lightning.sample", "n=4"]
+    assert started == ([(sys.executable, words)] if anew else [])
 
 
 def calls(tree):
