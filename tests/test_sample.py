@@ -102,6 +102,24 @@ def test_a_name_of_a_format_that_is_not_written_is_refused(run, sample, tmp_path
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("name", ["pipe", "link", "file/x.png"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_no_place_for_a_file_is_refused_before_anything_is_drawn(
+    run, sample, tmp_path, monkeypatch, name, format
+):
+    monkeypatch.setattr("gan_lightning.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    out = f"{tmp_path}/{name}".replace(".png", f".{format}")
+    with pytest.raises(
+        ValueError, match=rf"^out={out}.* (is a device or a pipe, .*name a file|is no folder; .*out=…)$"
+    ):
+        sample(f"ckpt={run[0]}", "n=2", f"format={format}", f"out={out}")
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()
+
+
 def test_pictures_of_one_run_have_names_of_their_own(run, sample):
     for settings in ([], ["interpolate=true"], ["truncation=0.7"]):
         sample(f"ckpt={run[0]}", "n=3", "seed=77", *settings)
