@@ -48,6 +48,7 @@ from gan_lightning.errors import (
 from gan_lightning.names import as_typed, to_hydra
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
+from gan_lightning.terminal import Outlet, open_outlets, use_utf_8
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         def run(config: DictConfig | None = None) -> None:
             if config is not None:
                 main(config)
-            elif exit_code := _run(main, config_name):
+                return
+            use_utf_8()
+            outlet = open_outlets()
+            exit_code = _run(main, config_name)
+            if outlet and not exit_code:
+                exit_code = _check_printed(outlet)
+            if exit_code:
                 sys.exit(exit_code)
 
         return run
@@ -274,7 +281,7 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
     if job.output_subdir is None:  # started from the config that is saved there
         overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
-    line = explain(error, folder, overrides)
+    line = explain(error, folder, overrides, place="hydra.run.dir" if config_name == "train" else "out")
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
@@ -397,6 +404,16 @@ def _end_with_parent() -> None:
         pass
     time.sleep(10)  # a run that ends well has both end at about the same time
     os._exit(FAILED)
+
+
+def _check_printed(outlet: Outlet) -> int:
+    """The exit code of a command that did its work, and could not print all of what it had to say."""
+    sys.stdout.flush()
+    if not outlet.is_full:
+        return 0
+    assert outlet.error
+    _print(f"error: the output ends early: {outlet.error.strerror}; files that the command has written are whole")
+    return FAILED
 
 
 def _print(line: str) -> None:

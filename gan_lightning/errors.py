@@ -43,12 +43,15 @@ class JobsFailed(Exception):
 # --- A job failed ------------------------------------------------------------------------------------------
 
 
-def explain(error: BaseException, folder: str | None = None, overrides: Sequence[str] = ()) -> str:
+def explain(
+    error: BaseException, folder: str | None = None, overrides: Sequence[str] = (), place: str = "hydra.run.dir"
+) -> str:
     """What went wrong and what to do, in one line.
 
     Args:
         folder: where the run writes.
         overrides: what the user typed, to name the one that is to blame.
+        place: the key that says where the command writes.
     """
     message = _one_line(error)
     if isinstance(error, InstantiationException):
@@ -59,7 +62,7 @@ def explain(error: BaseException, folder: str | None = None, overrides: Sequence
     if isinstance(error, HydraException | OmegaConfBaseException):
         return f"{message} {_one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:
-        return _explain_os_error(error, folder)
+        return _explain_os_error(error, folder, overrides, place)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return _explain_misconfiguration(message, overrides)
     if type(error).__name__ == "OutOfMemoryError":  # torch's
@@ -142,18 +145,48 @@ def _explain_misconfiguration(message: str, overrides: Sequence[str]) -> str:
     return f"{blamed}: {message}" if blamed else message
 
 
-def _explain_os_error(error: OSError, folder: str | None) -> str:
+def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[str], place: str) -> str:
     path = error.filename2 or error.filename or folder or os.getcwd()  # a copy names its source first
-    name = shorten(path)
+    typed = _typed_for(path, overrides)
+    place = typed.partition("=")[0].lstrip("+") if typed else place
+    name = shorten(path) if not typed else typed if _is_of(typed, path) else f"{typed}: {shorten(path)}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        existing = next(parent for parent in (Path(path), *Path(path).absolute().parents) if parent.exists())
+        existing = next(part for part in _upwards(path) if part.exists())
         free = f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB free"
         kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder else ""
-        return f"{name}: the disk is full ({free}); make room or choose another with hydra.run.dir=…{kept}"
+        return f"{name}: the disk is full ({free}); make room or choose another with {place}=…{kept}"
     reason = (error.strerror or str(error)).lower()
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return f"{name}: {reason}; choose another folder with hydra.run.dir=… (runs) or data.root=… (data)"
+    if Path(path).is_file() and not os.access(path, os.R_OK):
+        return f"{name}: {reason}; make it readable, or name another file"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        reason = next(
+            (f"{shorten(part)} is no folder" for part in _upwards(path) if part.exists() and not part.is_dir()), reason
+        )
+    if typed or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
+        data = " (runs) or data.root=… (data)" if place == "hydra.run.dir" and not typed else ""
+        return f"{name}: {reason}; choose another folder with {place}=…{data}"
     return f"{name}: {reason}" if error.filename else str(error)
+
+
+def _typed_for(path: str | Path, overrides: Iterable[str]) -> str | None:
+    """The override that names this file, else the nearest folder above it that the command writes to."""
+    for part in _upwards(path):
+        for override in overrides:
+            read = override.lstrip("+").startswith(("ckpt=", "resume=", "runs=")) and part != _upwards(path)[0]
+            if _is_of(override, part) and not read:
+                return override
+    return None
+
+
+def _is_of(override: str, path: str | Path) -> bool:
+    """Does the value of this override name this path?"""
+    value = override.partition("=")[2].strip("'\"")
+    return bool(value) and os.path.abspath(os.path.expanduser(value)) == os.path.abspath(path)
+
+
+def _upwards(path: str | Path) -> list[Path]:
+    path = Path(os.path.abspath(path))
+    return [path, *path.parents]
 
 
 def _blamed(message: str, overrides: Iterable[str]) -> str | None:
@@ -196,7 +229,7 @@ def explain_composition(error: Exception, config_name: str, overrides: list[str]
     if "Unknown plugin class" in str(error):
         chosen = next((override for override in overrides if override.startswith("hydra/launcher=")), "hydra/launcher")
         return f"{chosen}: it is not installed; pip install 'gan-lightning[slurm]'"
-    return explain(error)
+    return explain(error, overrides=overrides if isinstance(error, OSError) else ())
 
 
 def explain_syntax(override: str) -> str:

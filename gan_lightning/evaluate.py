@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gan_lightning.cli import command, working
@@ -28,16 +27,16 @@ def main(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
-    from rich.console import Console
 
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
     from gan_lightning.figures import draw
-    from gan_lightning.files import written_whole
+    from gan_lightning.files import output_path, written_whole
     from gan_lightning.images import to_uint8
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
     from gan_lightning.runs import find_checkpoint, run_config, run_folder
+    from gan_lightning.terminal import printer
 
     chosen = HydraConfig.get()
     if not config.get("metrics"):
@@ -51,6 +50,7 @@ def main(config: DictConfig) -> None:
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
     file = find_checkpoint(config.ckpt)
+    out = output_path(config.out, run_folder(file) / "evaluation", example=None)
     num_samples = max(NUM_SAMPLES, config.metrics.num_samples)
     if "data" not in config:
         run = run_config(file)
@@ -79,6 +79,7 @@ def main(config: DictConfig) -> None:
     reference.check(num_samples)
     if is_conditional:
         reference.held_out_labels = data.labels("test")
+    out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work
     drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(num_samples)]
     images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])
     labels = torch.cat([part for _, part in drawn if part is not None]) if is_conditional else None
@@ -92,7 +93,12 @@ def main(config: DictConfig) -> None:
         scores.values["train_on_synthetic"], control.values["train_on_synthetic"] = accuracy
         record["train_on_synthetic"] = {"num_samples": len(images), "epochs": EPOCHS}
 
-    terminal = Console(soft_wrap=True, markup=False)  # a name may have brackets
+    # Files first: whoever reads the rest may have gone away.
+    record |= {"generated": scores.to_dict(), "control": control.to_dict()}
+    with written_whole(out / "evaluation.json") as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    draw(images, data.images(), scores, reference.class_counts, out)
+    terminal = printer(soft_wrap=True, markup=False)  # a name may have brackets
     about = scores.about
     terminal.print(f"{about['num_samples']:,} samples against {about['reference']}", highlight=False)
     terminal.print(as_table(scores, control))
@@ -107,11 +113,6 @@ def main(config: DictConfig) -> None:
             "control: on as many real images",
             highlight=False,
         )
-    out = Path(config.out or run_folder(file) / "evaluation").expanduser()
-    record |= {"generated": scores.to_dict(), "control": control.to_dict()}
-    with written_whole(out / "evaluation.json") as part:
-        part.write_text(json.dumps(record, indent=2) + "\n")
-    draw(images, data.images(), scores, reference.class_counts, out)
     log.info("evaluation.json and figures are in %s", shorten(out))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command, working
+from gan_lightning.files import check_suffix
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,9 +28,7 @@ TOLERANCE = 1e-4  # of images in [-1, 1], where one step of 256 is 8e-3
 def main(config: DictConfig) -> None:
     if config.format not in NAMES:
         raise ValueError(f"format={config.format} must be onnx or torch")
-    suffixes = {Path(name).suffix: format for format, name in NAMES.items()}
-    if (named := suffixes.get(Path(config.out or "").suffix, config.format)) != config.format:
-        raise ValueError(f"out={config.out} is named as another format than format={config.format}; add format={named}")
+    check_suffix(config.out, config.format, {format: Path(name).suffix for format, name in NAMES.items()})
     missing = [name for name in NEEDED if find_spec(name) is None]
     if config.format == "onnx" and missing:
         raise ValueError(
@@ -39,13 +38,11 @@ def main(config: DictConfig) -> None:
     import torch
 
     from gan_lightning.checkpoint import load_gan
-    from gan_lightning.files import written_whole
+    from gan_lightning.files import output_path, written_whole
     from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
-    out = Path(config.out or run_folder(file) / "export" / NAMES[config.format]).expanduser()
-    if out.is_dir():
-        raise ValueError(f"out={out} is a folder; name a file, such as out={out / NAMES[config.format]}")
+    out = output_path(config.out, run_folder(file) / "export" / NAMES[config.format], example=NAMES[config.format])
     gan = load_gan(file)
     noise = torch.Generator().manual_seed(0)
     batches: list[tuple[Tensor, ...]] = [(torch.randn(size, gan.latent_dim, generator=noise),) for size in (1, 7)]

@@ -11,7 +11,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """A name to write to, which becomes `path` at the end: nobody sees half a file, and an error leaves the old one.
 
     For one writer at a time: the name is always the same, so that what a killed process leaves is written over.
+
+    Raises:
+        ValueError: if something is there that a file must not replace.
     """
+    check_replaceable(path)
+    path = Path(os.path.realpath(path))  # a link stays one, and its target is written
     path.parent.mkdir(parents=True, exist_ok=True)
     too_long = len(os.fsencode(path.name)) > 250  # of 255 bytes
     part = path.with_name(f"{path.name[:-5] if too_long else path.name}.part")
@@ -20,5 +25,56 @@ def written_whole(path: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())  # else a crash of the machine may leave the new name on an empty file
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == str(part):
+            error.filename, error.filename2 = str(path), None  # the name that people know
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def output_path(typed: str | None, default: Path, example: str | None) -> Path:
+    """What `out=` names, looked at before the work that is written there.
+
+    Args:
+        default: where nothing is typed.
+        example: a name for a file; None: a folder is meant.
+
+    Raises:
+        ValueError: for a folder in the place of a file, a file in the place of a folder, and what is neither.
+    """
+    path = Path(str(typed)).expanduser() if typed else default
+    shown = f"out={typed or path}"
+    if example and path.is_dir():
+        raise ValueError(f"{shown} is a folder; name a file, such as out={path / example}")
+    if example:
+        check_replaceable(path, shown)
+    folders = path.parents if example else (path, *path.parents)
+    if blocking := next((place for place in folders if place.exists() and not place.is_dir()), None):
+        where = shown if blocking == path else f"{shown}: {blocking}"
+        raise ValueError(f"{where} is no folder; choose another place with out=…")
+    real = Path(os.path.realpath(path))
+    existing = next(place for place in (real, *real.parents) if place.is_dir())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{shown}: {existing} cannot be written to; choose another place with out=…")
+    return path
+
+
+def check_suffix(typed: str | None, format: str, suffixes: dict[str, str]) -> None:
+    """Raises ValueError where `out=` is named as something else than what `format=` writes."""
+    path = Path(str(typed or ""))
+    suffix, own = path.suffix.lower(), suffixes[format]
+    if suffix in ("", own) or suffix[1:].isdigit():  # truncation_0.7
+        return
+    if meant := [name for name in suffixes if suffixes[name] == suffix]:
+        raise ValueError(f"out={typed} is named as another format than format={format}; add format={meant[0]}")
+    raise ValueError(
+        f"out={typed}: format={format} does not write {suffix} files; name it {path.with_suffix(own)} "
+        f"(formats: {', '.join(suffixes)})"
+    )
+
+
+def check_replaceable(path: Path, shown: str | None = None) -> None:
+    """Raises ValueError for a device, a pipe or a socket, at once or behind links: a file would take its place."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{shown or path} is a device or a pipe, which a file would replace; name a file")

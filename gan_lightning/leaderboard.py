@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command
+from gan_lightning.files import output_path
 from gan_lightning.paths import shorten
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def main(config: DictConfig) -> None:
     if not rows:
         raise ValueError(f"runs={config.runs}: there is no run below it; name a folder such as outputs")
     check_metric(rows, config.metric)
-    files = show(rows, config.metric, Path(config.out or runs).expanduser(), title=str(config.runs), most=config.most)
+    out = output_path(config.out, runs, example=None)
+    files = show(rows, config.metric, out, title=str(config.runs), most=config.most)
     log.info("%s", "\n".join(shorten(file) for file in files))
 
 

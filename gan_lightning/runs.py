@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -113,7 +113,7 @@ class RunState:
 def run_state(run: Path) -> RunState:
     """What the files in a run's folder say; the newer of metrics.json and error.txt counts."""
     metrics_file, error_file = run / METRICS, run / ERROR
-    metrics: dict[str, Any] = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
+    metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
     if is_locked(run / LOCK):
         return RunState("running", "", metrics)
     if error_file.exists() and not (metrics and metrics_file.stat().st_mtime > error_file.stat().st_mtime):
@@ -162,19 +162,21 @@ def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)  # before another can have it
+        with suppress(OSError):  # on Windows it goes at the release
+            (folder / LOCK).unlink(missing_ok=True)  # before another can have it
         lock.release()
 
 
 def is_locked(file: Path) -> bool:
     """Does a training hold the lock of its folder? A file that a killed one has left does not count."""
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    try:
-        with file.open() as opened:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not take each other for one
-    except FileNotFoundError:
+    if not file.exists():
         return False
-    except BlockingIOError:
+    try:
+        with FileLock(file).acquire(timeout=0.1, poll_interval=0.02):  # two who ask do not take each other for one
+            return False
+    except Timeout:
         return True
-    return False
+    except OSError:  # somebody else's, which may be looked at and not touched
+        return file.exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command, working
+from gan_lightning.files import check_suffix
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,14 +37,13 @@ def main(config: DictConfig) -> None:
     from gan_lightning import images
     from gan_lightning.checkpoint import load_gan
     from gan_lightning.conditioning import MOST_ROWS
-    from gan_lightning.files import written_whole
+    from gan_lightning.files import output_path, written_whole
     from gan_lightning.latent import BLOCK, draw, walk
     from gan_lightning.runs import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
-    out = Path(config.out or run_folder(file) / "samples" / default_name(config)).expanduser()
-    if out.is_dir():
-        raise ValueError(f"out={out} is a folder; name a file, such as out={out / f'images.{config.format}'}")
+    default = run_folder(file) / "samples" / default_name(config)
+    out = output_path(config.out, default, example=f"images.{config.format}")
     gan = load_gan(file)
     num_classes, number = gan.conditioning.num_classes, config["class"]
     check_class(number, num_classes, file)
@@ -85,11 +85,7 @@ def read(config: DictConfig) -> tuple[bool, int, int]:
     """
     if config.format not in FORMATS:
         raise ValueError(f"format={config.format} must be png, gif or npy")
-    suffix = Path(config.out or "").suffix.lstrip(".")
-    if suffix in FORMATS and suffix != config.format:
-        raise ValueError(
-            f"out={config.out} is named as another format than format={config.format}; add format={suffix}"
-        )
+    check_suffix(config.out, config.format, {format: f".{format}" for format in FORMATS})
     for key, least in ("n", 1), ("nrow", 1), ("seed", 0):
         if type(config[key]) is not int or config[key] < least:
             raise ValueError(f"{key}={config[key]} must be a whole number, {least} or more")

@@ -292,7 +292,7 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
     }
     folder = Path(trainer.default_root_dir)
     with written_whole(folder / METRICS) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n")
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     name = as_argument(shorten(folder))
     in_all = f" ({trainer.global_step:,} in all)" if earlier else ""

@@ -73,11 +73,11 @@ def train_and_save(
     Raises:
         ValueError: if out does not end in .safetensors, or all images are of one class.
     """
-    from gan_lightning.files import written_whole
+    from gan_lightning.files import output_path, written_whole
     from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
     from gan_lightning.metrics.judge_training import train_judge
 
-    path = Path(out).expanduser() if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
+    path = output_path(str(out or ""), OWN_JUDGES.expanduser() / f"{name}.safetensors", example=f"{name}.safetensors")
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
     if not data.labels("train").any():
@@ -97,10 +97,11 @@ def train_and_save(
         device=device,
         report=report,
     )
-    save_judge(judge, path)
+    with written_whole(path) as part:
+        save_judge(judge, part)
     known = pins(path.parent) | {path.stem: {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}}
     with written_whole(path.parent / "pins.json") as part:
-        part.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        part.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     report(f"{path}: test accuracy {judge.test_accuracy:.2%}, SHA-256 {judge.sha256[:16]}")
     return judge
 

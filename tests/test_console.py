@@ -11,6 +11,7 @@ from gan_lightning.callbacks.network_table import markdown_table, network_rows
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
+from gan_lightning.terminal import WIDTH
 from gan_lightning.words import format_seconds
 
 LOGGER = "gan_lightning.callbacks.console"
@@ -90,6 +91,15 @@ def test_networks_and_data_are_told_before_training(tmp_path, caplog):
     assert data.startswith(f"{BATCH_SIZE * BATCHES} real images of 1 x 8 x 8, uint8 [0, 255] normalized to [-1, 1]")
     assert f"{BATCH_SIZE} in a batch, {BATCHES} batches in an epoch" in data
     assert line.startswith("epoch 1")
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "4000"])
+def test_the_table_is_whole_however_narrow_the_terminal_is(tmp_path, caplog, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    caplog.set_level(logging.INFO, LOGGER)
+    run(tmp_path, 1, every=1)
+    table = said(caplog)[0]
+    assert "…" not in table and "ConvTranspose2d" in table and max(map(len, table.splitlines())) <= WIDTH
 
 
 def test_table_has_every_layer_with_its_shape_and_parameters():

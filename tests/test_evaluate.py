@@ -111,6 +111,27 @@ def test_the_same_checkpoint_gives_the_same_numbers_in_another_process(command, 
     assert again["generated"] == first["generated"] and again["control"] == first["control"]
 
 
+def test_the_record_and_the_figures_are_written_before_the_table(run, evaluate, tmp_path, monkeypatch):
+    def gone(**_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("gan_lightning.terminal.printer", gone)
+    with pytest.raises(BrokenPipeError):
+        evaluate(f"ckpt={run}", f"out={tmp_path}/new")
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"evaluation.json", *FIGURES}
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "link"])
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_drawn(
+    run, evaluate, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("gan_lightning.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    with pytest.raises(ValueError, match=f"^out={tmp_path}/{name}.* is no folder; choose another place with out=…$"):
+        evaluate(f"ckpt={run}", f"out={tmp_path}/{name}")
+
+
 def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, evaluate, idx_data, tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     file = shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "a" / "b" / "mine.ckpt")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -165,6 +166,19 @@ def test_unknown_format_and_folder_as_file_are_refused_by_their_keys(run, write,
         write(f"ckpt={run[0]}", "format=tflite")
     with pytest.raises(ValueError, match=r"^out=.* is a folder; name a file, such as out=.*/generator\.pt2$"):
         write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        ValueError, match=r"^out=.*/pipe is a device or a pipe, which a file would replace; name a file$"
+    ):
+        write(f"ckpt={run[0]}", "format=torch", f"out={tmp_path}/pipe")
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.pth", "x.ckpt", "x.safetensors"])
+def test_a_name_of_a_format_that_is_not_written_is_refused(run, write, tmp_path, name):
+    for format, own in ("torch", "pt2"), ("onnx", "onnx"):
+        with pytest.raises(ValueError, match=rf"^out=.*: format={format} does not write .* name it .*/x\.{own} "):
+            write(f"ckpt={run[0]}", f"format={format}", f"out={tmp_path}/{name}")
+    assert not list(tmp_path.glob("x.*"))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ COMMANDS = {  # what goes through cli.command
     for file in PACKAGE.glob("*.py")
     if "from gan_lightning.cli import command" in file.read_text(encoding="utf-8")
 }
-ENTRY = {"cli", "errors", "names", "paths", "resume", "runs", "files"}  # the way into a command
+ENTRY = {"cli", "errors", "names", "paths", "resume", "runs", "files", "terminal"}  # the way into a command
 PURE = {
     "models",
     "losses",
@@ -30,7 +30,9 @@ OURS = {  # what of this package a part may import; a part that is not named her
     **dict.fromkeys(PURE, PURE),
     "gan": PURE - {"metrics", "images"},
     "data": {"data", "randomness", "images", "files"},
-    "callbacks": {"callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "words"},
+    "callbacks": {
+        *("callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "terminal", "words")
+    },
     "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
     "runs": {"names", "paths"},
     "names": set(),

@@ -2,14 +2,17 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from conftest import RunCli
+from conftest import ROOT, RunCli
 from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lightning.runs import alone_in, run_state
-from gan_lightning.sweeps.ranking import identity, rank_runs, write_csv, write_html
+from gan_lightning.sweeps.ranking import identity, rank_runs, show, write_csv, write_html
 
 FID = "metrics/fid"
 
@@ -157,8 +160,47 @@ def test_leaderboard_prints_and_writes_tables(run_cli: RunCli, mixed):
 
 
 @pytest.mark.parametrize(
+    ("end", "code", "env"),
+    [
+        ("| true", 0, {}),
+        (">&-", 0, {}),
+        ("> /dev/full", 1, {}),
+        ("> said", 0, {"LC_ALL": "C", "PYTHONUTF8": "0"}),
+    ],
+)
+def test_the_files_are_whole_whoever_reads_the_table(mixed, end, code, env):
+    command = f'"{sys.executable}" -m gan_lightning.leaderboard runs=. {end}; exit ${{PIPESTATUS[0]}}'
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    result = subprocess.run(["bash", "-c", command], cwd=mixed, env=env, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    assert len(result.stderr.splitlines()) == code and "Traceback" not in result.stderr
+    assert len((mixed / "leaderboard.csv").read_text("utf-8").splitlines()) == 9
+    assert (mixed / "leaderboard.html").read_text("utf-8").count("<tr>") == 6
+    if end == "> said":
+        assert "2.6000 ± 0.1414 (2)" in (mixed / "said").read_text("utf-8")
+
+
+def test_the_files_are_written_before_the_table_is_printed(mixed, monkeypatch):
+    def gone(**_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("gan_lightning.sweeps.ranking.printer", gone)
+    with pytest.raises(BrokenPipeError):
+        show(rank_runs(mixed, FID, "minimize"), FID, mixed / "out", title="night")
+    assert {file.name for file in (mixed / "out").iterdir()} == {"leaderboard.csv", "leaderboard.html"}
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_written_byte_for_byte(make_run, tmp_path):
+    make_run(os.fsdecode(b"a\xff"), fid=2.0)
+    show(rank_runs(tmp_path, FID, "minimize"), FID, tmp_path, title=os.fsdecode(b"\xff"))
+    for file in "leaderboard.csv", "leaderboard.html":
+        assert b"/a\xff" in (tmp_path / file).read_bytes()
+
+
+@pytest.mark.parametrize(
     ("args", "line"),
     [
+        (["runs=.", "out=a0/train.log"], "out=a0/train.log is no folder; choose another place with out=…"),
         (["runs=nowhere"], "runs=nowhere: there is no run below it; name a folder such as outputs"),
         (["runs=.", "metric=metrics/fod"], "metric=metrics/fod: no run has it; did you mean metrics/fid?"),
     ],

@@ -23,7 +23,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.images import enlarge, grid, to_uint8
 from gan_lightning.latent import BLOCK, draw, slerp, walk
-from gan_lightning.sample import STEPS, main, show_progress
+from gan_lightning.sample import FORMATS, STEPS, main, show_progress
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,35 @@ def test_a_name_of_another_format_is_refused(run, sample, tmp_path, name):
         sample(f"ckpt={run[0]}", "n=2", f"out={tmp_path}/{name}")
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.JPEG", "x.webp", "x.npz", "x.png.tmp", "é.tiff", "a b.pdf"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_name_of_a_format_that_is_not_written_is_refused(run, sample, tmp_path, name, format):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(
+        ValueError, match=rf"^out=.*{name[-4:]}: format={format} does not write .* name it .*\.{format} "
+    ):
+        sample(f"ckpt={run[0]}", "n=2", f"format={format}", f"out='{tmp_path}/out/{name}'")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", ["pipe", "link", "file/x.png"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_no_place_for_a_file_is_refused_before_anything_is_drawn(
+    run, sample, tmp_path, monkeypatch, name, format
+):
+    monkeypatch.setattr("gan_lightning.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    out = f"{tmp_path}/{name}".replace(".png", f".{format}")
+    with pytest.raises(
+        ValueError, match=rf"^out={out}.* (is a device or a pipe, .*name a file|is no folder; .*out=…)$"
+    ):
+        sample(f"ckpt={run[0]}", "n=2", f"format={format}", f"out={out}")
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()
+
+
 def test_pictures_of_one_run_have_names_of_their_own(run, sample):
     for settings in ([], ["interpolate=true"], ["truncation=0.7"]):
         sample(f"ckpt={run[0]}", "n=3", "seed=77", *settings)
@@ -98,8 +127,8 @@ def test_pictures_of_one_run_have_names_of_their_own(run, sample):
     assert names == {"seed_77.png", "seed_77_walk.png", "seed_77_truncation_0.7.png"}
 
 
-@pytest.mark.parametrize("name", ["picture", "picture.jpg"])
-def test_format_decides_what_is_written_not_the_name(run, sample, tmp_path, name):
+@pytest.mark.parametrize("name", ["picture", "truncation_0.7", "picture.PNG", "jpg"])
+def test_format_is_written_under_any_name_that_claims_no_other(run, sample, tmp_path, name):
     sample(f"ckpt={run[0]}", "n=2", f"out={tmp_path}/{name}")
     assert picture(tmp_path / name).shape == (3, SHAPE[1] + 4, 2 * (SHAPE[2] + 2) + 2)
 

@@ -140,6 +140,18 @@ def test_a_grid_of_the_same_name_runs_what_is_not_done(sweep, folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("end", ["2>&1 | head -1", ">&-", "2>&1 > /dev/full"])
+def test_a_sweep_ends_with_its_leaderboard_whoever_reads_it(folder, idx_data, tmp_path, end):
+    words = shlex.join([sys.executable, "-m", "gan_lightning", "-m", *SHORT, *idx_data, "sweep.name=night", "seed=0,1"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        ["bash", "-c", f"{words} {end}; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert result.returncode == (1 if "full" in end else 0) and b"Traceback" not in result.stdout + result.stderr
+    assert [row["state"] for row in rows(folder)] == ["done", "done"]
+
+
+@pytest.mark.slow
 def test_a_name_that_is_taken_by_another_grid_is_refused(sweep, tmp_path):
     sweep("seed=0")
     sweep("seed=5", code=2)

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -75,6 +76,17 @@ def test_the_same_seed_trains_the_same_judge_and_says_how_good_it_is(compose, id
     assert judges[0].sha256 == judges[1].sha256 != judges[2].sha256
     assert lines[0].startswith("epoch 1/1: loss ")
     assert lines[1].startswith(f"{tmp_path}/0.safetensors: test accuracy {judges[0].test_accuracy:.2%}, SHA-256 ")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "below a file"])
+def test_what_the_judge_would_replace_is_refused_before_it_is_trained(compose, idx_data, tmp_path, kind):
+    path = tmp_path / "judge.safetensors"
+    make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "below a file": path.touch}
+    make[kind]()
+    out = path / "mine.safetensors" if kind == "below a file" else path
+    with pytest.raises(ValueError, match=f"^out={out}.* (is a folder|is a device or a pipe|is no folder)"):
+        train_and_save(None, "mine", out=out)
+    assert [file.name for file in tmp_path.rglob("*")] == ["judge.safetensors"]
 
 
 def test_the_command_says_in_one_line_what_is_wrong(run_cli, idx_data):

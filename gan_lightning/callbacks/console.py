@@ -7,9 +7,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.console import Console as Terminal
 
 from gan_lightning.callbacks.network_table import network_rows, rich_table
+from gan_lightning.terminal import printer
 from gan_lightning.words import format_seconds
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Console(Callback):
         self.started = (time.perf_counter(), gan.global_step)
         if not trainer.is_global_zero:
             return
-        terminal = Terminal(force_terminal=False)  # plain text: train.log has the same lines
+        terminal = printer(force_terminal=False)  # plain text: train.log has the same lines
         with terminal.capture() as table:
             terminal.print(rich_table(network_rows(gan)))
         log.info(table.get().rstrip())

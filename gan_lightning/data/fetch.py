@@ -280,7 +280,9 @@ def _call(command: list[str], folder: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if status:
-        lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in output.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         errors = [line for line in lines if line.startswith(("npm error", "npm ERR!", "E:", "dpkg"))] or lines
         raise OSError(f"{command[0]} failed: {'; '.join(errors[:2]) or f'exit code {status}'}")
 

@@ -209,7 +209,7 @@ def save_judge(judge: Judge, path: Path) -> str:
 def pins(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and test accuracy of the judges in a folder, by the names of their files; empty without a pins.json."""
     file = folder / "pins.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def load_stacked_judge(judge: str | Path, num_channels: int, folder: str | Path = OWN_JUDGES) -> StackedJudge:

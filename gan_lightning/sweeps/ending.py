@@ -33,7 +33,7 @@ def at_work(config: DictConfig, launcher: Any, stopping: threading.Event | None)
     """
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "sweep.log", encoding="utf-8")
+    handler = logging.FileHandler(folder / "sweep.log", encoding="utf-8", errors="surrogateescape")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
     log.info("%s: %d at a time", shorten(folder), config.sweep.workers)

@@ -149,7 +149,7 @@ class Runner:
                 self._guardian = subprocess.Popen(
                     [sys.executable, "-S", "-E", guardian.__file__],
                     stdin=subprocess.PIPE,
-                    text=True,
+                    encoding="utf-8",
                     start_new_session=True,  # a Ctrl-C in the terminal is not for it
                 )
 

@@ -21,6 +21,7 @@ from yaml import YAMLError
 from gan_lightning.files import written_whole
 from gan_lightning.paths import shorten
 from gan_lightning.runs import RunState, rerun_command, run_seconds, run_state, typed_overrides
+from gan_lightning.terminal import printer
 from gan_lightning.words import format_seconds
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in a table, rows without a score
-FILE_WIDTH = 160  # characters of a table that goes to a pipe
+BYTES = "surrogateescape"  # a folder whose name is no UTF-8 is written byte for byte
 THUMBNAIL = 160  # pixels, width of a picture in the HTML table
 
 
@@ -170,16 +171,11 @@ def check_metric(rows: list[Row], metric: str) -> None:
 
 
 def show(rows: list[Row], metric: str, out: Path, title: str, most: int = 10) -> list[Path]:
-    """Print the first rows, and write all to files in `out`, which are returned."""
-    from rich.console import Console
-
-    terminal = Console()
-    if not terminal.is_terminal:  # a file has no edge
-        terminal = Console(width=FILE_WIDTH)
-    terminal.print(terminal_table(rows, metric, most))
+    """Write all rows to files in `out`, which are returned, and print the first ones."""
     files = [out / "leaderboard.csv", out / "leaderboard.html"]
     write_csv(rows, files[0], metric)
     write_html(rows, files[1], metric, title)
+    printer().print(terminal_table(rows, metric, most))
     return files
 
 
@@ -216,7 +212,7 @@ def shorten_numbers(settings: str) -> str:
 def write_csv(rows: list[Row], file: Path, metric: str) -> None:
     """A line for each run, with its row's place, mean and standard deviation."""
     headings = ("place", metric, "mean", "std", "state", "error", "seconds", "seed", "settings", "folder", "command")
-    with written_whole(file) as part, part.open("w", newline="", encoding="utf-8") as out:
+    with written_whole(file) as part, part.open("w", newline="", encoding="utf-8", errors=BYTES) as out:
         lines = csv.writer(out)
         lines.writerow(headings)
         for place, row in enumerate(rows, start=1):
@@ -255,7 +251,7 @@ def write_html(rows: list[Row], file: Path, metric: str, title: str) -> None:
     lines = [html_row(place, row) for place, row in enumerate(rows, start=1)]
     words = {"title": html.escape(title), "summary": html.escape(summary), "metric": html.escape(metric)}
     with written_whole(file) as part:
-        part.write_text(PAGE.format(rows="\n".join(lines), **words), encoding="utf-8")
+        part.write_text(PAGE.format(rows="\n".join(lines), **words), encoding="utf-8", errors=BYTES)
 
 
 def html_row(place: int, row: Row) -> str:

@@ -1,0 +1,99 @@
+"""What a command prints: UTF-8 whatever the locale, and no end to the work where nobody can read it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 160  # characters of a table that goes to a file or a pipe, which has no edge
+
+
+class Outlet(io.RawIOBase):
+    """A stream whose reader may go away (`| head -1`) and whose disk may be full: what cannot be written is dropped.
+
+    Args:
+        raw: the stream below it, of bytes, without a buffer.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self.below = raw
+        self.error: OSError | None = None  # the first one
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self.below.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self.below.isatty())
+
+    def write(self, data: Any) -> Any:
+        try:
+            return self.below.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            return len(data)
+
+    @property
+    def is_full(self) -> bool:
+        """Was something lost that somebody would have read?"""
+        return self.error is not None and self.error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def use_utf_8() -> None:
+    """Start this command anew in Python's UTF-8 mode, where the locale has the names of files in another encoding.
+
+    Libraries write UTF-8: TensorBoard's event file would lie in another folder, or nowhere.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_command = spec is not None and spec.name.startswith("gan_lightning")  # not a notebook or a test
+    if is_command and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # of the processes that it starts as well
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def open_outlets() -> Outlet | None:
+    """Put an `Outlet` in the place of Python's own stdout and stderr, and the null device where one is closed.
+
+    Returns:
+        That of stdout; None where it is somebody else's (a notebook's, a test's).
+    """
+    for number in range(3):  # else the next file that is opened takes the place, and gets what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # processes that are started have it too
+    found = None
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):
+            continue
+        below = stream.buffer if stream else io.FileIO(number, "w", closefd=False)
+        outlet = Outlet(getattr(below, "raw", below))
+        found = outlet if name == "stdout" else found
+        unbuffered = stream and below is outlet.below  # python -u
+        buffer: Any = outlet if unbuffered else io.BufferedWriter(outlet)
+        text = io.TextIOWrapper(
+            buffer,
+            encoding="utf-8",
+            errors="surrogateescape",  # a file name that is no UTF-8 is printed byte for byte, and can be pasted
+            line_buffering=bool(stream and stream.line_buffering),
+            write_through=bool(stream and stream.write_through),
+        )
+        setattr(sys, name, text)
+    return found
+
+
+def printer(**settings: Any) -> Console:
+    """For tables: as wide as the terminal, and of a fixed width elsewhere, whatever COLUMNS says."""
+    from rich.console import Console
+
+    console = Console(**settings)
+    return console if console.is_terminal else Console(width=WIDTH, **settings)
