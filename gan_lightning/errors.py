@@ -151,17 +151,16 @@ def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[st
     place = typed.partition("=")[0].lstrip("+") if typed else place
     name = shorten(path) if not typed else typed if _is_of(typed, path) else f"{typed}: {shorten(path)}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        existing = next(part for part in _upwards(path) if part.exists())
+        existing = next(part for part in _upwards(path) if os.path.exists(part))
         free = f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB free"
         kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder else ""
         return f"{name}: the disk is full ({free}); make room or choose another with {place}=…{kept}"
     reason = (error.strerror or str(error)).lower()
-    if Path(path).is_file() and not os.access(path, os.R_OK):
+    if os.path.isfile(path) and not os.access(path, os.R_OK):
         return f"{name}: {reason}; make it readable, or name another file"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        reason = next(
-            (f"{shorten(part)} is no folder" for part in _upwards(path) if part.exists() and not part.is_dir()), reason
-        )
+        files = (part for part in _upwards(path) if os.path.exists(part) and not os.path.isdir(part))
+        reason = next((f"{shorten(part)} is no folder" for part in files), reason)
     if typed or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
         data = " (runs) or data.root=… (data)" if place == "hydra.run.dir" and not typed else ""
         return f"{name}: {reason}; choose another folder with {place}=…{data}"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,7 +30,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None  # the name that people know
         raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # none is there, or the error above is the one to be told
+            part.unlink()
 
 
 def output_path(typed: str | None, default: Path, example: str | None) -> Path:

@@ -71,6 +71,9 @@ def test_an_error_names_the_file_that_people_know(tmp_path):
     with pytest.raises(FileNotFoundError) as missing, written_whole(tmp_path / "x.png"):
         pass
     assert missing.value.filename == str(tmp_path / "x.png")
+    with pytest.raises(OSError) as too_long, written_whole(tmp_path / ("x" * 253)) as part:
+        part.write_text("x")
+    assert too_long.value.filename == str(tmp_path / ("x" * 253))
 
 
 @pytest.mark.parametrize("below", ["file", "file/evaluation", "file/a/b", "pipe", "pipe/evaluation"])
@@ -131,6 +134,9 @@ def test_a_name_of_another_format_says_which_one_to_choose():
         (errno.EACCES, "/there/x", ["out='/there/x'"], "out='/there/x': permission denied; choose another folder with"),
         (errno.ENOSPC, "/there/x", ["out=/there/x"], "out=/there/x: the disk is full ("),
         (errno.EACCES, "/run/x", ["ckpt=/run"], "/run/x: permission denied; choose another folder with out=…"),
+        (errno.ENAMETOOLONG, f"/{'x' * 300}", [f"out=/{'x' * 300}"], f"out=/{'x' * 300}: file name too long; choose"),
+        (errno.ENOTDIR, f"/{'x' * 300}/y", ["out=/"], f"out=/: /{'x' * 300}/y: not a directory; choose"),
+        (errno.ENOSPC, f"/{'x' * 300}/y", [], f"/{'x' * 300}/y: the disk is full ("),
         (errno.EACCES, "/run/x", [], "/run/x: permission denied; choose another folder with out=…"),
     ],
 )
