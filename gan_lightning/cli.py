@@ -33,6 +33,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from gan_lightning.errors import (
     ANOTHER_ENDED,
@@ -265,6 +266,8 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     if job.output_subdir is None:  # started from the config that is saved there
         overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
     line = explain(error, folder, overrides)
+    if job.output_subdir is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+        line = f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {error.full_key}, which every run has"
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]

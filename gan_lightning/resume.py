@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import written_whole
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, quote, run_config, run_folder
+from gan_lightning.runs import chosen_options, find_checkpoint, quote, run_config, run_folder, typed_overrides
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -38,13 +38,14 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
+    chosen, _ = chosen_options(run), typed_overrides(run)  # all that is read of its folder, before anything is written
     kept, refused = [], []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
         if key == "resume":
             continue
         if key in groups():
-            if chosen_options(run).get(key) != override.value():
+            if chosen.get(key) != override.value():
                 watching = key in ("callbacks", "logger", "metrics")
                 refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
         elif key.startswith(OBSERVERS):

@@ -209,3 +209,69 @@ def test_brackets_are_text_in_the_terminal(make_run, tmp_path):
     with console.capture() as table:
         console.print(terminal_table(rank_runs(tmp_path, FID, "minimize"), FID))
     assert "optimizer.lr=[relu,tanh]" in table.get() and "[/tmp/x]" in table.get()
+
+
+# --- Runs of others ----------------------------------------------------------------------------------------
+
+DEEP = "[" * 100_000
+METRICS = [
+    *("[1, 2]", "5", "null", "true", '"done"', "", "{", "\x00", DEEP),
+    *('{"state": 3}', '{"state": "unheard of"}', '{"state": ["done"]}', '{"state": null}', '{"state": {}}'),
+    *('{"seconds": null}', '{"seconds": "long"}', '{"seconds": [1]}', '{"seconds": 1e999}', '{"seconds": NaN}'),
+    *('{"command": 5}', '{"command": ["python", "x"]}', '{"command": null}', '{"command": {"a": 1}}'),
+    *(f'{{"{FID}": {value}}}' for value in ("null", '"2.0"', "[1]", "true", "NaN", "-Infinity", "1" + "0" * 400)),
+]
+CONFIGS = [
+    *("5", "word", "[1, 2]", "null", "", "seed: [1,", "a: ${", "- - -", "\x00", "a: &x [*x]", "%", DEEP),
+    *("seed: ???", "seed: [1]", "seed: {a: 1}", "seed: ${nothing}", "seed: 'x'", "1: 2\nseed: 0", "trainer: 5"),
+]
+TYPED = ["5", "word", "a: 1", "[5]", "[null]", "[[a]]", "- a\n- {b: c}", "[", "", "null", "\x00"]
+BROKEN = [
+    *(("metrics.json", content) for content in METRICS),
+    *((".hydra/config.yaml", content) for content in CONFIGS),
+    *((".hydra/overrides.yaml", content) for content in TYPED),
+    *(
+        (name, content)
+        for name in ("metrics.json", ".hydra/config.yaml", "error.txt")
+        for content in (b"\xff\xfe", None)
+    ),
+]
+
+
+def test_a_run_of_others_is_one_row_or_one_warning_and_the_others_are_ranked(make_run, tmp_path, caplog):
+    make_run("good", fid=2.0)
+    bad = make_run("bad", lr=5.0, fid=1.0)
+    kept = {name: (bad / name).read_bytes() for name in ("metrics.json", ".hydra/config.yaml", ".hydra/overrides.yaml")}
+    for name, content in BROKEN:
+        file = bad / name
+        if content is None:  # a folder of that name
+            file.unlink(missing_ok=True)
+            file.mkdir()
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        caplog.clear()
+        rows = rank_runs(tmp_path, FID, "minimize")
+        assert len(rows) + len(caplog.records) == 2, (name, content, rows, caplog.text)
+        assert any(row.runs[0].folder.name == "good" and row.mean == 2.0 for row in rows), (name, content)
+        assert all("\n" not in record.getMessage() for record in caplog.records)
+        write_csv(rows, tmp_path / "leaderboard.csv", FID)
+        write_html(rows, tmp_path / "leaderboard.html", FID, "night")
+        file.rmdir() if file.is_dir() else file.unlink()
+        if name in kept:
+            file.write_bytes(kept[name])
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), b"GIF89a", None])
+def test_a_picture_that_is_none_costs_no_page(make_run, tmp_path, content):
+    picture = make_run("a", fid=2.0) / "samples" / "epoch_0001.png"
+    picture.unlink()
+    picture.mkdir() if content is None else picture.write_bytes(content)
+    write_html(rank_runs(tmp_path, FID, "minimize"), tmp_path / "board.html", FID, "night")
+    assert "data:image" not in (tmp_path / "board.html").read_text()
+
+
+def test_a_huge_picture_costs_no_page(make_run, tmp_path, monkeypatch):
+    make_run("a", fid=2.0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    write_html(rank_runs(tmp_path, FID, "minimize"), tmp_path / "board.html", FID, "night")
+    assert "data:image" not in (tmp_path / "board.html").read_text()

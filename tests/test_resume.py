@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -458,6 +459,37 @@ def test_nothing_to_resume_is_named(tmp_path):
     (tmp_path / "mine.ckpt").touch()
     with pytest.raises(ValueError, match=r"mine\.ckpt is not in a run folder"):
         resumed_overrides([f"resume={tmp_path}/mine.ckpt"])
+
+
+BROKEN = ("5", "word", "[1, 2]", "seed: [1,", "a: ${", "\x00", "[" * 100_000, b"\xff\xfe")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml", "overrides.yaml"])
+def test_a_file_of_the_run_that_is_broken_is_named_in_one_line(saved, tmp_path, name):
+    wanted, file = saved(), tmp_path / "a run, saved" / ".hydra" / name
+    for content in BROKEN:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        before = files(tmp_path)
+        with pytest.raises(ValueError, match="^.*" + re.escape(str(file))) as refused:
+            resumed_overrides([wanted, "seed=0"])
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+        assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("key", ["n_critic", "optimizer.generator", "data", "trainer.devices"])
+def test_a_key_that_the_config_of_the_run_lacks_is_named_with_its_file(written, tmp_path, monkeypatch, capsys, key):
+    shutil.copytree(written, tmp_path / "run")
+    file = tmp_path / "run" / ".hydra" / "config.yaml"
+    config = OmegaConf.load(file)
+    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+    del parent[key.rpartition(".")[2]]
+    OmegaConf.save(config, file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "resume=run", "trainer.max_steps=30"])
+    with pytest.raises(SystemExit):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: run/.hydra/config.yaml lacks {key}, which every run has"
 
 
 # --- A checkpoint that no run has written ------------------------------------------------------------------------
