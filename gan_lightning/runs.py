@@ -18,6 +18,7 @@ from gan_lightning.paths import shorten
 
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 AT_END = "the run is at its end"
+TRACES = (METRICS, "checkpoints/*.ckpt", "samples/epoch_*.png", "events.out.tfevents.*", "csv/**/metrics.csv")
 STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")
 
 
@@ -193,6 +194,23 @@ def rerun_command(overrides: Sequence[str]) -> str:
     threads = os.environ.get("OMP_NUM_THREADS")
     prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
     return prefix + shlex.join(["python", "-m", "gan_lightning", *overrides])
+
+
+def check_new(folder: Path) -> None:
+    """See to it that a new run does not write into an earlier one.
+
+    What a run leaves that has failed before its first iteration is no harm.
+
+    Raises:
+        ValueError: if a folder holds a run, with the way out.
+    """
+    place = f"hydra.run.dir={shorten(folder)}"
+    if is_locked(folder / LOCK):
+        raise ValueError(f"{place}: another process is at work there; choose another folder")
+    if any(file for pattern in TRACES for file in folder.glob(pattern)):
+        is_resumable = (folder / "checkpoints" / "last.ckpt").is_file()
+        further = f"go on with it: resume={shlex.quote(shorten(folder))}; or " if is_resumable else ""
+        raise ValueError(f"{place} holds a run already; {further}choose another folder for a new one")
 
 
 @contextmanager
