@@ -8,6 +8,7 @@ from conftest import RunCli
 from omegaconf import OmegaConf
 from PIL import Image
 
+from gan_lightning.leaderboard import main
 from gan_lightning.runs import alone_in, run_state
 from gan_lightning.sweeps.ranking import identity, rank_runs, write_csv, write_html
 
@@ -69,6 +70,20 @@ def test_more_can_be_better(mixed):
     assert rank_runs(mixed, FID, "maximize")[0].mean == 3.0
     with pytest.raises(ValueError, match="direction=up must be minimize or maximize"):
         rank_runs(mixed, FID, "up")
+
+
+@pytest.mark.parametrize(
+    ("metric", "first"),
+    [
+        *((name, 3.0) for name in ("metrics/recall", "metrics/precision", "metrics/modes", "images_per_second")),
+        *((name, 1.0) for name in ("metrics/kid", "metrics/memorised", "loss/generator", "seconds")),
+    ],
+)
+def test_a_metric_knows_if_more_of_it_is_better(make_run, tmp_path, metric, first):
+    for number, value in enumerate((2.0, 3.0, 1.0)):
+        (make_run(f"a{number}", lr=number) / "metrics.json").write_text(json.dumps({metric: value}))
+    assert rank_runs(tmp_path, metric)[0].mean == first
+    assert rank_runs(tmp_path, metric, "minimize")[0].mean == 1 and rank_runs(tmp_path, metric, "maximize")[0].mean == 3
 
 
 def test_settings_show_what_differs(mixed):
@@ -166,6 +181,14 @@ def test_leaderboard_prints_and_writes_tables(run_cli: RunCli, mixed):
 def test_leaderboard_says_what_is_missing(run_cli: RunCli, mixed, args, line):
     result = run_cli(*args, module="gan_lightning.leaderboard", cwd=mixed)
     assert (result.returncode, result.stderr.strip()) == (1, f"error: {line}")
+
+
+def test_the_leaderboard_of_a_sweep_stays(compose, mixed):
+    for name in ("sweep.log", "leaderboard.csv", "leaderboard.html"):
+        (mixed / name).write_text("of the sweep")
+    main(compose("metric=metrics/fid", f"runs={mixed}", config_name="leaderboard"))
+    assert all((mixed / f"leaderboard.{kind}").read_text() == "of the sweep" for kind in ("csv", "html"))
+    assert len(list(csv.reader((mixed / "leaderboard" / "leaderboard.csv").read_text().splitlines()))) == 9
 
 
 def test_numbers_are_shortened_for_readers():

@@ -451,7 +451,7 @@ def test_sweeps_of_the_same_moment_have_folders_of_their_own(sweep, tmp_path):
     ("args", "line"),
     [
         (["sweep.workers=0"], "sweep.workers=0 must be a whole number, 1 or more"),
-        (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize"),
+        (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize, or null"),
         (["sweep.timeout=2h"], "sweep.timeout=2h must be seconds, or null for no limit"),
         (["hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: jobs run in folders of their numbers; leave it out"),
         (["sweep=study", "sweep.metric=metrics/fid", LR], "metrics=none: no job will have sweep.metric=metrics/fid"),

@@ -9,6 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from gan_lightning.metrics.better import direction_of
+
 
 class Checkpoints(Checkpoint):
     """`checkpoints/last.ckpt` after every epoch and when the run stops, `checkpoints/best.ckpt` at the best score.
@@ -18,7 +20,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         every_n_steps: iterations between saves within an epoch as well; None: only at its end.
-        monitor: the score of best.ckpt; less is better.
+        monitor: the score of best.ckpt; metrics/better.py knows if less or more is better.
 
     Raises:
         ValueError: if every_n_steps is below 1.
@@ -29,6 +31,7 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"callbacks.checkpoint.every_n_steps={every_n_steps} must be 1 or more, or null")
         self.every_n_steps = every_n_steps
         self.monitor = monitor
+        self.sign = 1 if direction_of(monitor) == "minimize" else -1
         self.best: float | None = None
         self.latest: Path | None = None  # file
         self.earlier_seconds = 0.0  # of training before this process resumed the run
@@ -53,7 +56,7 @@ class Checkpoints(Checkpoint):
                 f"callbacks.checkpoint.monitor={self.monitor} is no score; it is one of {', '.join(scores)}"
             )
         score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and (self.best is None or score < self.best):
+        if score is not None and (self.best is None or self.sign * score < self.sign * self.best):
             self.best = float(score)
             self.save(trainer, "best")
 

@@ -14,7 +14,6 @@ from gan_lightning.callbacks.tensorboard import writers
 from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
 from gan_lightning.latent import slerp
-from gan_lightning.paths import shorten
 
 log = logging.getLogger(__name__)
 
@@ -98,5 +97,5 @@ def read_frame(file: Path) -> Tensor | None:
         with Image.open(file) as picture:
             return pil_to_tensor(picture)
     except Exception as error:  # Pillow raises many kinds
-        log.warning("%s is no picture, and not in training.gif (%s)", shorten(file), type(error).__name__)
+        log.warning("%s is no picture, and not in training.gif (%s)", file, type(error).__name__)
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import written_whole
+from gan_lightning.metrics.better import direction_of
 from gan_lightning.paths import shorten
 from gan_lightning.runs import STATES, RunState, read_config, rerun_command, run_seconds, run_state, typed_overrides
 from gan_lightning.words import format_seconds
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER = STATES  # in a table, rows without a score
+SWEEP_LOG = "sweep.log"  # in a sweep's folder
 FILE_WIDTH = 160  # characters of a table that goes to a pipe
 THUMBNAIL = 160  # pixels, width of a picture in the HTML table
 
@@ -97,19 +99,17 @@ class Row:
         return f"{self.mean:.4f}" + (f" ± {self.std:.4f} ({count})" if self.std is not None else "")
 
 
-def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
+def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[Row]:
     """Every run below a folder, the best first.
 
     Args:
         metric: of metrics.json.
-        direction: minimize | maximize.
+        direction: minimize | maximize; None: as the metric asks.
 
     Raises:
         ValueError: for another direction.
     """
-    if direction not in ("minimize", "maximize"):
-        raise ValueError(f"direction={direction} must be minimize or maximize")
-    sign = 1 if direction == "minimize" else -1
+    sign = 1 if direction_of(metric, direction) == "minimize" else -1
     groups: dict[str, list[Run]] = {}
     for file in sorted(folder.glob("**/.hydra/config.yaml")):
         try:

@@ -1,0 +1,26 @@
+"""Which of two scores is the better one. Checkpoints, sweeps and the leaderboard ask here."""
+
+LARGER = frozenset(
+    (
+        *("metrics/precision", "metrics/recall", "metrics/density", "metrics/coverage"),
+        *("metrics/inception_score", "metrics/sure_share", "metrics/conditional_accuracy", "metrics/modes"),
+        *("metrics/variety", "metrics/nearest_ratio"),  # of real images 1; what fails is below
+        *("images_per_second", "iterations", "images"),
+    )
+)  # all others, losses and distances, are better when smaller
+DIRECTIONS = ("minimize", "maximize")
+
+
+def direction_of(metric: str, typed: str | None = None, key: str = "direction") -> str:
+    """minimize or maximize: what was typed, else what the metric asks for.
+
+    Args:
+        metric: a name in metrics.json.
+        key: what the user typed it as, for the error.
+
+    Raises:
+        ValueError: if something else was typed.
+    """
+    if typed not in (None, *DIRECTIONS):
+        raise ValueError(f"{key}={typed} must be {' or '.join(DIRECTIONS)}, or null: as {metric} asks")
+    return typed or DIRECTIONS[metric in LARGER]
