@@ -69,6 +69,7 @@ RESUMABLE: dict[str, Any] = {
 CALLBACKS = {  # of those that it may have
     "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
     "Scalars": lambda state: isinstance(state, dict) and all(map(_is_number, state.values())),
+    "Timer": {"time_elapsed": lambda spent: isinstance(spent, dict) and all(map(_is_number, spent.values()))},
     "Alarms": {
         "since": lambda since: isinstance(since, dict) and all(map(_is_count, since.values())),
         "raised": lambda raised: isinstance(raised, list) and all(isinstance(name, str) for name in raised),

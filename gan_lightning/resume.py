@@ -18,7 +18,7 @@ OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("trainer.log_every_n_steps", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
     *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
 )
-ENDS = ("trainer.max_epochs", "trainer.max_steps")
+ENDS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
@@ -51,7 +51,8 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif key.startswith(OBSERVERS):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            (kept if key in ENDS and not has_end_in_schedule(config) else refused).append(text)
+            may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
+            (kept if key in ENDS and may_move else refused).append(text)
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
@@ -80,6 +81,7 @@ def keep_end(config: DictConfig) -> None:
     file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
     for key in ENDS:
-        OmegaConf.update(saved, key, OmegaConf.select(config, key))
+        if (end := OmegaConf.select(config, key)) is not None:
+            OmegaConf.update(saved, key, end)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)

@@ -161,7 +161,8 @@ def run_state(run: Path) -> RunState:
     if fault:
         return RunState("failed", fault, metrics)
     if metrics:
-        return RunState(metrics.get("state", "done"), "", metrics)
+        state = metrics.get("state", "done")
+        return RunState("killed" if state == "running" else state, "", metrics)  # it has let go of its lock
     return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
 
 

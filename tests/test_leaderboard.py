@@ -214,6 +214,14 @@ def test_a_run_that_cannot_be_read_costs_its_own_row_only(make_run, tmp_path, ca
     assert "b is left out" in caplog.text
 
 
+def test_a_trial_of_the_code_is_no_run(make_run, tmp_path):
+    make_run("a", fid=2.0)
+    file = make_run("b", fid=1.0) / ".hydra" / "config.yaml"
+    for trial in (True, 3):
+        file.write_text(json.dumps({"seed": 0, "trainer": {"fast_dev_run": trial}}))
+        assert [row.mean for row in rank_runs(tmp_path, FID)] == [2.0]
+
+
 def test_a_run_repeated_is_not_another_seed(make_run, tmp_path):
     make_run("a", seed=0, fid=2.0)
     make_run("b", seed=0, fid=2.0)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 from lightning import Callback
+from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -79,11 +80,11 @@ class StopAt(Callback):
 
 
 class Spy(Callback):
-    """Notes whether a run that trains has a metrics.json."""
+    """Notes what metrics.json says of a run that trains."""
 
     def on_train_batch_end(self, trainer, *_):
         folder = Path(trainer.default_root_dir)
-        (folder / "seen").write_text(str((folder / "metrics.json").exists()))
+        (folder / "seen").write_text(json.loads((folder / "metrics.json").read_text())["state"])
 
 
 def stop_at(iteration, **settings):
@@ -251,8 +252,50 @@ def test_a_finished_run_says_how_to_go_on(train):
 def test_a_run_resumed_for_one_iteration_keeps_its_new_end_and_forgets_the_earlier_one(train, end):
     train("run", f"trainer.max_steps={end}")
     run = train("run", f"trainer.max_steps={end + 1}", "+callbacks.spy._target_=test_resume.Spy", resume=True)
-    assert (run / "seen").read_text() == "False"
+    assert (run / "seen").read_text() == "running"
     assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_steps == end + 1
+
+
+class Late(Callback):
+    """Makes Lightning's Timer believe that hours have gone by."""
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.global_step == 3:
+            next(callback for callback in trainer.callbacks if isinstance(callback, Timer))._offset += 7200
+
+
+def test_a_run_ended_by_its_time_is_at_its_end_keeps_its_scores_and_goes_on_with_more_time(train, caplog):
+    caplog.set_level(logging.INFO)
+    settings = (*WATCHED, "+callbacks.late._target_=test_resume.Late")
+    run = train("run", *settings, "+trainer.max_time='00:01:00:00'")
+    record = json.loads((run / "metrics.json").read_text())
+    assert (record["state"], record["iterations"], record["scored"]["iteration"]) == ("done", 3, 3)
+    assert "ended early: trainer.max_time is over" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"the run is at its end, trainer\.max_time=00:01:00:00; further: a longer one"
+    ):
+        train("run", *settings, "+trainer.max_time='00:01:00:00'", resume=True)
+    assert json.loads((run / "metrics.json").read_text()) == record
+    assert "trainer.max_time=00:09:00:00" in resumed_overrides([f"resume={run}", "trainer.max_time=00:09:00:00"])[1]
+    train("run", *settings, "+trainer.max_time='00:09:00:00'", resume=True)
+    assert json.loads((run / "metrics.json").read_text())["iterations"] == TOTAL
+    assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_time == "00:09:00:00"
+
+
+def test_scores_of_before_stay_where_a_resumed_run_comes_to_no_new_ones(train):
+    run = train("run", *WATCHED, *stop_at(EPOCH + 2))
+    first = json.loads((run / "metrics.json").read_text())
+    train("run", *WATCHED, *stop_at(EPOCH + 4), resume=True)
+    second = json.loads((run / "metrics.json").read_text())
+    assert second["iterations"] == EPOCH + 4 and second["scored"] == first["scored"]
+    assert second["metrics/fid"] == first["metrics/fid"]
+
+
+@pytest.mark.filterwarnings("ignore:`max_epochs` was not set")
+def test_a_run_without_an_end_can_be_resumed(train):
+    train("run", "trainer.max_epochs=null", *stop_at(3))
+    run = train("run", "trainer.max_epochs=null", *stop_at(5), resume=True)
+    assert contents(run)["global_step"] == 5
 
 
 def test_a_finished_run_whose_schedule_has_fallen_is_not_told_to_go_on(train):

@@ -34,6 +34,7 @@ class Checkpoints(Checkpoint):
         self.sign = 1 if direction_of(monitor) == "minimize" else -1
         self.best: float | None = None
         self.latest: Path | None = None  # file
+        self.is_behind = False  # last.ckpt knows nothing of the latest scores
         self.earlier_seconds = 0.0  # of training before this process resumed the run
         self.started = time.perf_counter()
 
@@ -50,6 +51,7 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        self.is_behind = True
         scores = [name for name in trainer.callback_metrics if name.startswith("metrics/")]
         if scores and self.monitor not in trainer.callback_metrics:
             raise ValueError(
@@ -63,12 +65,17 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
         self.save(trainer, "last")
 
+    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        if self.is_behind:
+            self.save(trainer, "last")
+
     def save(self, trainer: Trainer, name: str) -> None:
         file = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
         for logger in trainer.loggers:
             logger.save()  # pictures wait in memory, and a run resumed from here does not take them again
         trainer.save_checkpoint(file)
         self.latest = file
+        self.is_behind = self.is_behind and name != "last"
 
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the place in the run as a pause between two iterations, whatever hook the loops are in.

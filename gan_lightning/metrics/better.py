@@ -1,5 +1,7 @@
 """Which of two scores is the better one. Checkpoints, sweeps and the leaderboard ask here."""
 
+from typing import Literal
+
 LARGER = frozenset(
     (
         *("metrics/precision", "metrics/recall", "metrics/density", "metrics/coverage"),
@@ -8,10 +10,11 @@ LARGER = frozenset(
         *("images_per_second", "iterations", "images"),
     )
 )  # all others, losses and distances, are better when smaller
-DIRECTIONS = ("minimize", "maximize")
+Direction = Literal["minimize", "maximize"]
+DIRECTIONS: tuple[Direction, Direction] = ("minimize", "maximize")
 
 
-def direction_of(metric: str, typed: str | None = None, key: str = "direction") -> str:
+def direction_of(metric: str, typed: str | None = None, key: str = "direction") -> Direction:
     """minimize or maximize: what was typed, else what the metric asks for.
 
     Args:
@@ -21,6 +24,8 @@ def direction_of(metric: str, typed: str | None = None, key: str = "direction") 
     Raises:
         ValueError: if something else was typed.
     """
-    if typed not in (None, *DIRECTIONS):
+    if typed is None:
+        return DIRECTIONS[metric in LARGER]
+    if typed not in DIRECTIONS:
         raise ValueError(f"{key}={typed} must be {' or '.join(DIRECTIONS)}, or null: as {metric} asks")
-    return typed or DIRECTIONS[metric in LARGER]
+    return DIRECTIONS[DIRECTIONS.index(typed)]

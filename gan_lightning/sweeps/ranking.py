@@ -114,6 +114,8 @@ def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[R
     for file in sorted(folder.glob("**/.hydra/config.yaml")):
         try:
             config = read_config(file)
+            if OmegaConf.select(config, "trainer.fast_dev_run"):  # a trial of the code, not a run
+                continue
             seed = cast(dict[Any, Any], OmegaConf.to_container(config)).get("seed")
             run = read_run(file.parent.parent, repr(seed) if isinstance(seed, list | dict) else seed, metric)
         except (OSError, ValueError) as error:  # a disk that was full, a run of others: one must not cost the table

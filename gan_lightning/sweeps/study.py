@@ -24,7 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.metrics.better import direction_of
+from gan_lightning.metrics.better import Direction, direction_of
 from gan_lightning.paths import shorten
 from gan_lightning.runs import ERROR, is_locked, run_state
 from gan_lightning.sweeps.ending import at_work, finish
@@ -341,7 +341,7 @@ def check_counts(settings: DictConfig) -> None:
         raise ValueError(f"sweep.seeds={settings.seeds} must be a whole number, 1 or more")
 
 
-def study_direction(settings: DictConfig) -> str:
+def study_direction(settings: DictConfig) -> Direction:
     return direction_of(settings.metric, settings.direction, "sweep.direction")
 
 
