@@ -367,6 +367,7 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
     state, folder = record["state"], Path(trainer.default_root_dir)
     seconds = record["seconds"] - getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     name = shlex.quote(shorten(folder))
+    can_sample = (folder / "checkpoints" / "last.ckpt").is_file()  # not after fast_dev_run
     in_all = f" ({trainer.global_step:,} in all)" if earlier else ""
     lines = [
         f"{trainer.global_step - earlier:,} iterations in {format_seconds(seconds)}{in_all}, "
@@ -375,7 +376,7 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
         *(f"{tag:24} {value:.4f}" for tag, value in record.items() if tag.startswith(("loss/", "metrics/"))),
         f"everything is in {name}",
         f"  pictures     {name}/samples/",
-        f"  more images  python -m gan_lightning.sample ckpt={name}",
+        *([f"  more images  python -m gan_lightning.sample ckpt={name}"] if can_sample else []),
         "  curves       tensorboard --logdir outputs",
     ]
     if state == "stopped":
