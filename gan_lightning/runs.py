@@ -197,21 +197,25 @@ def rerun_command(overrides: Sequence[str]) -> str:
     return prefix + shlex.join(["python", "-m", "gan_lightning", *overrides])
 
 
-def check_new(folder: Path) -> None:
+def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None) -> None:
     """See to it that a new run does not write into an earlier one.
 
     What a run leaves that has failed before its first iteration is no harm.
 
+    Args:
+        key, value: what sets the folder, for the error.
+
     Raises:
         ValueError: if a folder holds a run, with the way out.
     """
-    place = f"hydra.run.dir={shorten(folder)}"
+    place = f"{key}={value or shorten(folder)}"
     if is_locked(folder / LOCK):
         raise ValueError(f"{place}: another process is at work there; choose another folder")
     if any(file for pattern in TRACES for file in folder.glob(pattern)):
         is_resumable = (folder / "checkpoints" / "last.ckpt").is_file()
         further = f"go on with it: resume={shlex.quote(shorten(folder))}; or " if is_resumable else ""
-        raise ValueError(f"{place} holds a run already; {further}choose another folder for a new one")
+        holds = f"{place} holds a run already" if value is None else f"{place}: {shorten(folder)} holds a run already"
+        raise ValueError(f"{holds}; {further}choose another {'folder' if value is None else key} for a new one")
 
 
 @contextmanager

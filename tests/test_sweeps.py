@@ -474,6 +474,17 @@ def test_what_cannot_be_started_says_why_before_any_job(sweep, folder, tmp_path,
     assert not (folder / "0").exists()
 
 
+def test_hydras_own_launcher_does_not_mix_a_grid_with_an_earlier_one(sweep, folder, tmp_path):
+    (folder / "1" / ".hydra").mkdir(parents=True)
+    (folder / "1" / "metrics.json").write_text("{}")
+    sweep("seed=0,1", "hydra/launcher=basic", code=2)
+    place = "outputs/sweeps/night/1"
+    assert f"error: sweep.name=night: {place} holds a run already; choose another sweep.name for a new one" in told(
+        tmp_path
+    )
+    assert not (folder / "0").exists() and (folder / "1" / "metrics.json").read_text() == "{}"
+
+
 def test_a_sweep_without_m_is_refused(run_cli):
     result = run_cli("sweep=mlp_tpe", "sweep.workers=2")
     assert result.returncode == 2
