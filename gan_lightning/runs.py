@@ -91,7 +91,7 @@ def _load_yaml(file: Path) -> DictConfig | ListConfig:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         if isinstance(error, OSError) and error.errno:  # of the disk; OmegaConf raises others for a number or a word
             raise
-        raise ValueError(f"{shorten(file)} cannot be read as YAML with keys ({type(error).__name__})") from error
+        raise ValueError(f"{shorten(file)} cannot be read: it is no YAML that a run has written") from error
 
 
 def chosen_options(run: Path) -> dict[str, str]:
