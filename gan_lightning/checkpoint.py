@@ -69,6 +69,7 @@ RESUMABLE: dict[str, Any] = {
 CALLBACKS = {  # of those that it may have
     "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
     "Scalars": lambda state: isinstance(state, dict) and all(map(_is_number, state.values())),
+    "Timer": {"time_elapsed": lambda spent: isinstance(spent, dict) and all(map(_is_number, spent.values()))},
     "Alarms": {
         "since": lambda since: isinstance(since, dict) and all(map(_is_count, since.values())),
         "raised": lambda raised: isinstance(raised, list) and all(isinstance(name, str) for name in raised),
@@ -114,9 +115,10 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds; what they say of pickles does not help here
         whole = [file for file in other_checkpoints(path) if _is_whole(file)]
         offer = f"; whole is {whole[0]}" if whole else ""
-        raise ValueError(
-            f"{key}={path} is damaged or not a checkpoint of this project ({type(error).__name__}){offer}"
-        ) from error
+        what = f"is damaged or not a checkpoint of this project ({type(error).__name__})"
+        if not _is_archive(path):
+            what = "is not a checkpoint of this project: torch.save's old format, or another kind of file"
+        raise ValueError(f"{key}={path} {what}{offer}") from error
     if fault:
         raise ValueError(f"{key}={path} {fault}; refused")
     about = checkpoint.get("gan_lightning") if isinstance(checkpoint, dict) else None
@@ -135,6 +137,12 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
                 f"{tensor.untyped_storage().nbytes()} bytes to {tensor.numel() * tensor.element_size()}; refused"
             )
     return checkpoint
+
+
+def _is_archive(path: Path) -> bool:
+    """Does a file begin as all that torch.save writes by default, whole or cut short?"""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"")
 
 
 def _find_fault(path: Path) -> str | None:

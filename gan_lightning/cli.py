@@ -32,8 +32,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from gan_lightning.errors import (
     ANOTHER_ENDED,
@@ -47,7 +49,7 @@ from gan_lightning.errors import (
 )
 from gan_lightning.names import as_typed, to_hydra
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
-from gan_lightning.runs import ERROR, run_state, typed_overrides
+from gan_lightning.runs import ERROR, check_new, run_state, typed_overrides
 from gan_lightning.terminal import Outlet, open_outlets, use_utf_8
 
 log = logging.getLogger(__name__)
@@ -175,6 +177,8 @@ def _read_argv(config_name: str) -> argparse.Namespace:
             flags += ["--config-dir", str(conf_dir())]
         if OUR_LOGGING not in args.overrides:
             args.overrides.append(OUR_LOGGING)
+    if config_name == "train" and not args.multirun and "hydra.output_subdir=null" not in args.overrides:
+        args.overrides.append(f"++hydra.callbacks.new_run._target_={NewRun.__module__}.NewRun")
     sys.argv[1:] = flags + args.overrides
     return args
 
@@ -282,6 +286,8 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     if job.output_subdir is None:  # started from the config that is saved there
         overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
     line = explain(error, folder, overrides, place="hydra.run.dir" if config_name == "train" else "out")
+    if job.output_subdir is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+        line = f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {error.full_key}, which every run has"
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
@@ -345,6 +351,23 @@ class RankZero(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return rank() == 0
+
+
+class NewRun(Callback):
+    """Ends the command before it writes anything where a new run would be mixed with one that is in its folder.
+
+    A run that is resumed, a job of a sweep and Lightning's further processes come with hydra.output_subdir=null.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if rank() > 0:  # the first process has begun the run
+            return
+        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name may refer to it
+        try:
+            check_new(Path(OmegaConf.select(config, "hydra.run.dir")))
+        except ValueError as error:
+            _print(f"error: {error}")
+            sys.exit(USAGE)  # Hydra makes a warning of any exception of a callback
 
 
 @contextmanager

@@ -19,14 +19,15 @@ log = logging.getLogger(__name__)
 
 @command("leaderboard")
 def main(config: DictConfig) -> None:
-    from gan_lightning.sweeps.ranking import check_metric, rank_runs, show
+    from gan_lightning.sweeps.ranking import SWEEP_LOG, check_metric, rank_runs, show
 
     runs = Path(config.runs).expanduser()
     rows = rank_runs(runs, config.metric, config.direction)
     if not rows:
         raise ValueError(f"runs={config.runs}: there is no run below it; name a folder such as outputs")
     check_metric(rows, config.metric)
-    out = output_path(config.out, runs, example=None)
+    beside = runs / "leaderboard" if (runs / SWEEP_LOG).exists() else runs  # a sweep has files of those names itself
+    out = output_path(config.out, beside, example=None)
     files = show(rows, config.metric, out, title=str(config.runs), most=config.most)
     log.info("%s", "\n".join(shorten(file) for file in files))
 

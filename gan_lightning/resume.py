@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lightning.files import written_whole
 from gan_lightning.names import quote
 from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder
+from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -20,7 +20,7 @@ OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
     "cuda_graph",
 )
-ENDS = ("trainer.max_epochs", "trainer.max_steps")
+ENDS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
@@ -40,19 +40,21 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
+    chosen, _ = chosen_options(run), typed_overrides(run)  # all that is read of its folder, before anything is written
     kept, refused = [], []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
         if key == "resume":
             continue
         if key in groups():
-            if chosen_options(run).get(key) != override.value():
+            if chosen.get(key) != override.value():
                 watching = key in ("callbacks", "logger", "metrics")
                 refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
         elif key.startswith(OBSERVERS):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            (kept if key in ENDS and not has_end_in_schedule(config) else refused).append(text)
+            may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
+            (kept if key in ENDS and may_move else refused).append(text)
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
@@ -81,6 +83,7 @@ def keep_end(config: DictConfig) -> None:
     file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
     for key in ENDS:
-        OmegaConf.update(saved, key, OmegaConf.select(config, key))
+        if (end := OmegaConf.select(config, key)) is not None:
+            OmegaConf.update(saved, key, end)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)

@@ -1,22 +1,26 @@
 """Runs on disk: which checkpoint is meant, what config it was made with, what has become of it."""
 
 import json
-import math
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from gan_lightning.names import as_typed
+from gan_lightning.names import as_argument, as_typed
 from gan_lightning.paths import shorten
 
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 AT_END = "the run is at its end"
+TRACES = (METRICS, "checkpoints/*.ckpt", "samples/epoch_*.png", "events.out.tfevents.*", "csv/**/metrics.csv")
+STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")
 
 
 def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: str = "ckpt") -> Path:
@@ -58,13 +62,37 @@ def run_config(checkpoint: Path, key: str = "ckpt") -> DictConfig:
     """The config of the run that wrote a checkpoint, from its folder.
 
     Raises:
-        ValueError: if the checkpoint is not in a run folder.
+        ValueError: if the checkpoint is not in a run folder, or its config is broken.
     """
     file = run_folder(checkpoint) / ".hydra" / "config.yaml"
     if not file.is_file():
         way_out = "; add data=<name>" if key == "ckpt" else "; name a run folder, or a checkpoint in its checkpoints/"
         raise ValueError(f"{key}={checkpoint} is not in a run folder, so its config is not known{way_out}")
-    return cast(DictConfig, OmegaConf.load(file))
+    config = read_config(file)
+    if "seed" not in config:
+        raise ValueError(f"{shorten(file)} is no config of a run: it lacks seed, which every run has")
+    return config
+
+
+def read_config(file: Path) -> DictConfig:
+    """Keys and values from one of the files in `.hydra/`.
+
+    Raises:
+        ValueError: if it holds anything else; the message names the file.
+    """
+    content = _load_yaml(file)
+    if not isinstance(content, DictConfig):
+        raise ValueError(f"{shorten(file)} is no config of a run: it holds a list")
+    return content
+
+
+def _load_yaml(file: Path) -> DictConfig | ListConfig:
+    try:
+        return OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the disk; OmegaConf raises others for a number or a word
+            raise
+        raise ValueError(f"{shorten(file)} cannot be read: it is no YAML that a run has written") from error
 
 
 def chosen_options(run: Path) -> dict[str, str]:
@@ -72,13 +100,21 @@ def chosen_options(run: Path) -> dict[str, str]:
     file = run / ".hydra" / "hydra.yaml"
     if not file.is_file():
         return {}
-    return dict(OmegaConf.load(file).hydra.runtime.choices)
+    choices = OmegaConf.select(read_config(file), "hydra.runtime.choices")
+    if not isinstance(choices, DictConfig):
+        raise ValueError(f"{shorten(file)} does not say which options the run took: it lacks hydra.runtime.choices")
+    return dict(choices)
 
 
 def typed_overrides(run: Path) -> list[str]:
     """What the user typed when the run was started."""
     file = run / ".hydra" / "overrides.yaml"
-    return list(OmegaConf.load(file)) if file.is_file() else []
+    words: Any = _load_yaml(file) if file.is_file() else []
+    if isinstance(words, DictConfig) and not words:  # an empty file
+        return []
+    if isinstance(words, DictConfig) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{shorten(file)} is not the list of settings that were typed for a run")
+    return list(words)
 
 
 @dataclass(frozen=True)
@@ -107,26 +143,47 @@ class RunState:
     def score(self, metric: str) -> float | None:
         """A number of metrics.json; None where there is none, or it is NaN or infinite."""
         value = self.metrics.get(metric)
-        return value if isinstance(value, int | float) and math.isfinite(value) else None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return value if abs(value) <= sys.float_info.max else None
 
 
 def run_state(run: Path) -> RunState:
-    """What the files in a run's folder say; the newer of metrics.json and error.txt counts."""
+    """What the files in a run's folder say; the newer of metrics.json and error.txt counts.
+
+    A metrics.json that no run has written is the error of a failed run.
+    """
     metrics_file, error_file = run / METRICS, run / ERROR
-    metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
+    metrics, fault = _read_metrics(metrics_file) if metrics_file.exists() else ({}, "")
     if is_locked(run / LOCK):
         return RunState("running", "", metrics)
     if error_file.exists() and not (metrics and metrics_file.stat().st_mtime > error_file.stat().st_mtime):
-        return RunState("failed", error_file.read_text(encoding="utf-8").strip(), metrics)
+        return RunState("failed", error_file.read_text(encoding="utf-8", errors="replace").strip(), metrics)
+    if fault:
+        return RunState("failed", fault, metrics)
     if metrics:
-        return RunState(metrics.get("state", "done"), "", metrics)
+        state = metrics.get("state", "done")
+        return RunState("killed" if state == "running" else state, "", metrics)  # it has let go of its lock
     return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
+
+
+def _read_metrics(file: Path) -> tuple[dict[str, Any], str]:
+    """What metrics.json holds, and what is wrong with it."""
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}, f"{METRICS} is no JSON"
+    if not isinstance(metrics, dict):
+        return {}, f"{METRICS} is no record of a run: it holds no keys"
+    if metrics.get("state", "done") not in STATES:
+        return metrics, f"{METRICS} is no record of a run: its state is none of {', '.join(STATES)}"
+    return metrics, ""
 
 
 def run_seconds(run: Path, state: RunState) -> float | None:
     """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
-    if "seconds" in state.metrics:
-        return float(state.metrics["seconds"])
+    if (seconds := state.score("seconds")) is not None:
+        return float(seconds)
     begun, told = run / ".hydra" / "overrides.yaml", run / "train.log"
     if not (begun.exists() and told.exists()):
         return None
@@ -139,6 +196,27 @@ def rerun_command(overrides: Sequence[str]) -> str:
     threads = os.environ.get("OMP_NUM_THREADS")
     prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
     return prefix + shlex.join(["python", "-m", "gan_lightning", *map(as_typed, overrides)])
+
+
+def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None) -> None:
+    """See to it that a new run does not write into an earlier one.
+
+    What a run leaves that has failed before its first iteration is no harm.
+
+    Args:
+        key, value: what sets the folder, for the error.
+
+    Raises:
+        ValueError: if a folder holds a run, with the way out.
+    """
+    place = f"{key}={value or shorten(folder)}"
+    if is_locked(folder / LOCK):
+        raise ValueError(f"{place}: another process is at work there; choose another folder")
+    if any(file for pattern in TRACES for file in folder.glob(pattern)):
+        is_resumable = (folder / "checkpoints" / "last.ckpt").is_file()
+        further = f"go on with it: resume={as_argument(shorten(folder))}; or " if is_resumable else ""
+        holds = f"{place} holds a run already" if value is None else f"{place}: {shorten(folder)} holds a run already"
+        raise ValueError(f"{holds}; {further}choose another {'folder' if value is None else key} for a new one")
 
 
 @contextmanager

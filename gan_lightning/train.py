@@ -18,6 +18,8 @@ from gan_lightning.names import as_argument
 from gan_lightning.paths import conf_dir, shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lightning import Callback, LightningModule, Trainer
     from omegaconf import DictConfig
 
@@ -35,18 +37,22 @@ def main(config: DictConfig) -> None:
     from gan_lightning.checkpoint import check_resumable, read_checkpoint
     from gan_lightning.runs import alone_in
 
-    gan, earlier = build_gan(config), 0
+    gan, earlier, scored = build_gan(config), 0, {}
+    folder = Path(config.trainer.default_root_dir)
     if config.resume:
         checkpoint = read_checkpoint(config.resume, "resume")
         check_resumable(checkpoint, gan, shorten(config.resume))
         earlier = check_end(config, checkpoint)
+        scored = earlier_scores(folder, earlier)
     data = instantiate(config.data)
+    started = time.perf_counter()
+    note = partial(write_record, config, started=started, earlier=earlier, scored=scored)
     callbacks: list[Callback] = [interrupt := Interrupt()]
     if config.resume:
-        callbacks.append(LambdaCallback(on_train_batch_start=partial(forget_end, config, earlier)))
+        callbacks.append(LambdaCallback(on_train_batch_start=partial(forget_end, config, earlier, note)))
+    # Whatever ends the run, a kill too, it keeps the scores that it had.
+    callbacks.append(LambdaCallback(on_validation_end=lambda trainer, _: note(trainer, "running")))
     trainer = build_trainer(config, *callbacks, earlier=earlier)
-    started = time.perf_counter()
-    folder = Path(config.trainer.default_root_dir)
     with alone_in(folder) if rank() == 0 else nullcontext():  # the first process holds the lock for all
         try:
             trainer.fit(gan, data, ckpt_path=config.resume)
@@ -54,19 +60,32 @@ def main(config: DictConfig) -> None:
             raise KeyboardInterrupt from None
         if trainer.is_global_zero:
             state = "stopped" if interrupt.caught else "pruned" if is_pruned(trainer) else "done"
-            report(config, trainer, state, time.perf_counter() - started, earlier)
+            report(config, trainer, note(trainer, state), earlier)
     if interrupt.caught and trainer.is_global_zero:  # Lightning kills rank 0 when another one ends with an error
         raise KeyboardInterrupt
 
 
-def forget_end(config: DictConfig, earlier: int, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+def forget_end(
+    config: DictConfig, earlier: int, note: Callable[..., Any], trainer: Trainer, gan: LightningModule, *_: Any
+) -> None:
     """Before its first iteration, when it cannot be refused any more, a resumed run forgets its earlier end."""
     from gan_lightning.resume import keep_end
-    from gan_lightning.runs import METRICS
 
-    if trainer.is_global_zero and gan.global_step == earlier:
-        keep_end(config)
-        (Path(config.trainer.default_root_dir) / METRICS).unlink(missing_ok=True)
+    if gan.global_step == earlier:
+        if trainer.is_global_zero:
+            keep_end(config)
+        note(trainer, "running")
+
+
+def earlier_scores(folder: Path, iterations: int) -> dict[str, Any]:
+    """What a run to be resumed was last scored with, if that was no later than it goes on from."""
+    from gan_lightning.runs import run_state
+
+    metrics = run_state(folder).metrics
+    about = metrics.get("scored")
+    if not isinstance(about, dict) or not isinstance(at := about.get("iteration"), int) or at > iterations:
+        return {}
+    return {"scored": about} | {name: value for name, value in metrics.items() if name.startswith("metrics/")}
 
 
 def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
@@ -80,16 +99,31 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
 
     iterations = checkpoint["global_step"]
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
-    for key, done in ("max_epochs", epochs), ("max_steps", iterations):
-        end = config.trainer[key]
-        if end != -1 and done >= end:
+    ends = {"max_epochs": (epochs, config.trainer.max_epochs), "max_steps": (iterations, config.trainer.max_steps)}
+    for key, (done, end) in ends.items():
+        if end not in (-1, None) and done >= end:
             further = (
                 f"python -m gan_lightning resume={as_argument(shorten(config.resume))} "
                 f"trainer.{key}={done + max(1, done // 5)}"
             )
             way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
             raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
+    if (timer := build_timer(config)) and (state := checkpoint["callbacks"].get("Timer")):
+        timer.load_state_dict(state)
+        if timer.time_remaining() <= 0:
+            raise ValueError(
+                f"resume={shorten(config.resume)}: {AT_END}, trainer.max_time={config.trainer.max_time}; "
+                "further: a longer one, which counts from the start of the run"
+            )
     return iterations
+
+
+def build_timer(config: DictConfig) -> Any:
+    """What Lightning makes of trainer.max_time; None without one."""
+    from lightning.pytorch.callbacks import Timer
+
+    limit = plain(config.trainer).get("max_time")
+    return Timer(limit) if limit else None
 
 
 def build_gan(config: DictConfig) -> GAN:
@@ -182,6 +216,16 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
             f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
             "use bf16-mixed or 32-true"
         )
+    for key in "max_epochs", "max_steps", "limit_train_batches":
+        if config.trainer.get(key) == 0:
+            raise ValueError(f"trainer.{key}={config.trainer[key]}: there is nothing to train; leave it out, or try 1")
+    if (timer := build_timer(config)) and timer.time_remaining() <= 0:
+        raise ValueError(f"trainer.max_time={config.trainer.max_time}: there is no time to train; leave it out")
+    every = config.trainer.check_val_every_n_epoch
+    if every is not None and not (isinstance(every, int) and every >= 1):
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch={every} must be 1 or more; metrics=none trains without scores"
+        )
     if config.trainer.get("gradient_clip_val"):
         raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
     processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
@@ -258,26 +302,45 @@ def is_pruned(trainer: Trainer) -> bool:
     return any(getattr(callback, "pruned", False) for callback in trainer.callbacks)
 
 
-def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, earlier: int) -> None:
-    """Write metrics.json, and say where everything is and what to do next.
+def why_early(trainer: Trainer) -> str:
+    """What ended a run before the end of its epochs or iterations; empty where nothing did."""
+    from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+    iterations, epochs = trainer.global_step, trainer.max_epochs
+    if iterations == trainer.max_steps or iterations == (epochs or -1) * trainer.num_training_batches:
+        return ""
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping) and (told := callback.stopping_reason_message):
+            return f"early stopping: {told.partition(' Signaling')[0]}"
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+            return "trainer.max_time is over"
+    return "a callback has asked for it"
+
+
+def write_record(
+    config: DictConfig, trainer: Trainer, state: str, *, started: float, earlier: int, scored: dict[str, Any]
+) -> dict[str, Any]:
+    """Write metrics.json, and return what it holds.
 
     Args:
-        state: done | stopped | pruned.
-        seconds: since the start of this process; a resumed run has more behind it, and
-        earlier: iterations.
+        state: done | stopped | pruned | running.
+        started: when this process began to train; a resumed run has more behind it, and
+        earlier: iterations, and what it was
+        scored: with then, in case there are no scores since.
     """
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.scalars import final_scores
     from gan_lightning.files import written_whole
     from gan_lightning.runs import METRICS, rerun_command
-    from gan_lightning.words import format_seconds
 
-    scores = final_scores(trainer)
+    scores, seconds = final_scores(trainer), time.perf_counter() - started
+    if not trainer.is_global_zero or trainer.sanity_checking:
+        return {}
     earlier_seconds = getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     batch_size = trainer.datamodule.batch_size
     images_per_second = (trainer.global_step - earlier) * batch_size / seconds
     evaluation = next((watcher for watcher in trainer.callbacks if isinstance(watcher, Evaluation)), None)
-    record: dict[str, Any] = dict(scores)
+    record: dict[str, Any] = scored | scores
     if evaluation and evaluation.scores:
         record["scored"] = evaluation.about()
     record |= {
@@ -293,16 +356,31 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
     folder = Path(trainer.default_root_dir)
     with written_whole(folder / METRICS) as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return record
 
+
+def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier: int) -> None:
+    """Say how the run ended, where everything is and what to do next.
+
+    Args:
+        record: of metrics.json.
+        earlier: iterations, of a resumed run.
+    """
+    from gan_lightning.words import format_seconds
+
+    state, folder = record["state"], Path(trainer.default_root_dir)
+    seconds = record["seconds"] - getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     name = as_argument(shorten(folder))
+    can_sample = (folder / "checkpoints" / "last.ckpt").is_file()  # not after fast_dev_run
     in_all = f" ({trainer.global_step:,} in all)" if earlier else ""
     lines = [
         f"{trainer.global_step - earlier:,} iterations in {format_seconds(seconds)}{in_all}, "
-        f"{images_per_second:,.0f} images per second",
-        *(f"{tag:24} {value:.4f}" for tag, value in scores.items()),
+        f"{record['images_per_second']:,.0f} images per second",
+        *([f"ended early: {reason}"] if state == "done" and (reason := why_early(trainer)) else []),
+        *(f"{tag:24} {value:.4f}" for tag, value in record.items() if tag.startswith(("loss/", "metrics/"))),
         f"everything is in {name}",
         f"  pictures     {name}/samples/",
-        f"  more images  python -m gan_lightning.sample ckpt={name}",
+        *([f"  more images  python -m gan_lightning.sample ckpt={name}"] if can_sample else []),
         "  curves       tensorboard --logdir outputs",
     ]
     if state == "stopped":

@@ -279,6 +279,19 @@ def test_file_that_cannot_be_used_is_refused_by_its_name(checkpoint, tmp_path, k
     refusal(tmp_path / "bad.ckpt")
 
 
+@pytest.mark.parametrize("content", ["checkpoint", "tensor", "zeros"])
+def test_another_format_is_called_so_and_a_whole_checkpoint_beside_it_is_offered(checkpoint, tmp_path, content):
+    bad, good = tmp_path / "bad.ckpt", save(checkpoint, tmp_path / "good.ckpt")
+    if content == "zeros":
+        bad.write_bytes(bytes(1000))
+    else:
+        thing = checkpoint if content == "checkpoint" else torch.zeros(3)
+        torch.save(thing, bad, _use_new_zipfile_serialization=False)
+    message = refusal(bad)
+    assert "is not a checkpoint of this project: torch.save's old format, or another kind of file" in message
+    assert "damaged" not in message and message.endswith(f"; whole is {good}")
+
+
 def test_damaged_file_is_refused_or_its_weights_are_intact(run, checkpoint, tmp_path):
     """256 bytes in the middle are zeroed: torch's zip container checks its sums."""
     damaged(checkpoint, tmp_path / "bad.ckpt")

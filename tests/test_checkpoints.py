@@ -62,6 +62,22 @@ def test_best_is_saved_where_the_score_is_less_than_ever_before(tmp_path, saves)
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 5 * BATCHES
 
 
+@pytest.mark.parametrize(
+    ("monitor", "best"), [("metrics/recall", 0.9), ("metrics/coverage", 0.9), ("metrics/kid", 0.1), ("loss/mine", 0.1)]
+)
+def test_best_is_the_largest_of_a_score_of_which_more_is_better(tmp_path, saves, monitor, best):
+    values = [0.5, 0.9, 0.1, 0.7]
+
+    class Says(Callback):
+        def on_train_epoch_end(self, trainer, gan):
+            trainer.callback_metrics[monitor] = torch.tensor(values.pop(0))
+            trainer.checkpoint_callback.on_validation_end(trainer, gan)
+
+    checkpoints = run(tmp_path, 4 * BATCHES, Says(), monitor=monitor)
+    assert checkpoints.best == pytest.approx(best)
+    assert [iteration // BATCHES for iteration, name in saves if name == "best"] == ([1, 2] if best > 0.5 else [1, 3])
+
+
 def test_nothing_in_a_checkpoint_is_a_path(tmp_path):
     run(tmp_path, 2)
     content = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()

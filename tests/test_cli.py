@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,8 @@ from conftest import ROOT, RunCli
 
 from gan_lightning.errors import explain, suggest_keys
 from gan_lightning.paths import conf_dir, groups, options
+from gan_lightning.runs import alone_in, check_new
+from gan_lightning.train import main as train
 
 SECONDS = 2  # for --help and for a mistake, as promised
 
@@ -257,14 +260,61 @@ def test_a_run_of_two_processes_says_which_failed_and_leaves_none(
     assert f"rank {rank} failed" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_a_saved_config_runs_again_in_its_own_folder(run_cli: RunCli, idx_data: list[str], tmp_path: Path) -> None:
+def test_a_saved_config_runs_again_in_a_folder_of_its_own(run_cli: RunCli, idx_data: list[str], tmp_path: Path) -> None:
     assert run_cli("trainer=debug", "metrics=none", *idx_data, "hydra.run.dir=run", "seed=5").returncode == 0
-    rerun = ["--config-path", "run/.hydra", "--config-name", "config", "hydra.run.dir=run"]
-    result = run_cli(*rerun)
+    rerun = ["--config-path", "run/.hydra", "--config-name", "config"]
+    before = contents(tmp_path)
+    result = run_cli(*rerun, "hydra.run.dir=run")
+    assert result.returncode == 2 and "holds a run already; go on with it: resume=run;" in result.stderr
+    assert contents(tmp_path) == before
+    result = run_cli(*rerun, "hydra.run.dir=again")
     assert result.returncode == 0, result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert not list((tmp_path / "run").glob("gan_lightning*.log")), "its log is train.log"
-    assert "seed: 5" in (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "run"]
+    assert not list((tmp_path / "again").glob("gan_lightning*.log")), "its log is train.log"
+    assert "seed: 5" in (tmp_path / "again" / ".hydra" / "config.yaml").read_text()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+TRACES = [
+    *("metrics.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "samples/epoch_0000.png"),
+    *("events.out.tfevents.1", "csv/metrics.csv", "csv/from_iteration_3/metrics.csv"),
+]
+
+
+@pytest.mark.parametrize(("trace", "name"), [*zip(TRACES, ["r", "a run, (old)", "Größe"] * 3, strict=False)])
+def test_a_new_run_is_not_mixed_with_an_old_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, trace: str, name: str
+) -> None:
+    old = tmp_path / name
+    for file in (trace, ".hydra/config.yaml", "train.log", "error.txt"):
+        (old / file).parent.mkdir(parents=True, exist_ok=True)
+        (old / file).write_text("of the old run")
+    before = contents(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    typed = f"hydra.run.dir='{name}'" if trace != "metrics.json" else f"hydra.run.dir='{old}'"
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "trainer=debug", "metrics=none", typed])
+    with pytest.raises(SystemExit) as end:
+        train()
+    assert end.value.code == 2 and contents(tmp_path) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    way_out = f"go on with it: resume={shlex.quote(name)}; or " if trace.endswith("last.ckpt") else ""
+    assert line == f"error: hydra.run.dir={name} holds a run already; {way_out}choose another folder for a new one"
+
+
+def test_a_run_that_failed_at_once_is_in_nobodys_way(tmp_path: Path) -> None:
+    for file in (".hydra/config.yaml", "train.log", "error.txt", ".lock", "samples/mine.png", "metrics.csv"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    check_new(tmp_path)
+    check_new(tmp_path / "not there")
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(ValueError, match="another process is at work there"):
+        check_new(tmp_path)
 
 
 def test_a_grid_runs_every_job_and_names_the_one_that_fails(

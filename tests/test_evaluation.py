@@ -18,6 +18,7 @@ from torch import nn
 
 from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
+from gan_lightning.callbacks.checkpoints import Checkpoints
 from gan_lightning.callbacks.evaluation import Evaluation
 from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.conditioning import Conditioning
@@ -28,6 +29,7 @@ from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import load_reference, score
 from gan_lightning.models import mlp
 from gan_lightning.models.conditioning import Layers
+from gan_lightning.runs import run_state
 from gan_lightning.train import build_gan, build_trainer, main
 
 NUM_SAMPLES = 1100  # three blocks
@@ -273,6 +275,44 @@ def test_the_last_iteration_is_scored_in_the_middle_of_an_epoch_too(tmp_path, ma
     assert gan.trainer.global_step == max_steps
 
 
+class StopAt(Callback):
+    def on_train_batch_end(self, trainer, gan, *_):
+        trainer.should_stop = trainer.should_stop or gan.global_step == 8
+
+
+class StopAfterEpoch(Callback):
+    def on_train_epoch_end(self, trainer, gan):
+        trainer.should_stop = True
+
+
+ENDS = {  # (epochs, every, settings) -> the iterations that are scored; an epoch has six
+    "a callback, within an epoch": ((3, 10, {"callbacks": [StopAt()]}), [8]),
+    "a callback, after an epoch": ((3, 10, {"callbacks": [StopAfterEpoch()]}), [6]),
+    "early stopping by a loss": (
+        (9, 10, {"callbacks": [EarlyStopping("lr/generator", patience=1, check_on_train_epoch_end=True)]}),
+        [12],
+    ),
+    "max_time": ((3, 10, {"max_time": {"microseconds": 1}}), [1]),
+    "val_check_interval": ((-1, None, {"val_check_interval": 5, "max_steps": 12}), [5, 10, 12]),
+    "val_check_interval at the end": ((2, None, {"val_check_interval": 4}), [4, 8, 12]),
+    "val_check_interval too long": ((1, None, {"val_check_interval": 50}), [6]),
+    "half epochs": ((1, 1, {"val_check_interval": 0.5}), [3, 6]),
+    "max_steps": ((-1, None, {"max_steps": 4, "val_check_interval": 50}), [4]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_is_scored_once_however_a_run_ends(tmp_path, end):
+    (epochs, every, settings), expected = ENDS[end]
+    gan, checkpoint = small_gan(), Checkpoints()
+    callbacks = [*settings.get("callbacks", ()), checkpoint]
+    settings = settings | {"callbacks": callbacks, "enable_checkpointing": True}
+    assert steps_scored(tmp_path, gan, epochs, every=every, **settings) == expected
+    assert gan.trainer.check_val_every_n_epoch == every
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == expected[-1] and last["callbacks"]["Checkpoints"]["best"] == checkpoint.best
+
+
 @pytest.mark.parametrize("limits", [{}, {"limit_val_batches": 0}])
 def test_without_validation_samples_nothing_is_validated_and_nothing_warned_of(tmp_path, limits):
     gan, data = small_gan(), ImageDataModule(tmp_path, Shades(), SHAPE, BATCH_SIZE, num_val_samples=0)
@@ -433,6 +473,45 @@ def test_what_was_scored_is_the_last_evaluation_and_absent_without_one(compose, 
     assert "scored" not in record and not any(tag.startswith("metrics/") for tag in record)
 
 
+class Break(Callback):
+    """Ends the run in the middle of its second epoch, as a second Ctrl-C or an error does."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.global_step == 6:
+            raise {"KeyboardInterrupt": KeyboardInterrupt, "OSError": OSError}[self.error]("of the test")
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "OSError"])
+def test_a_run_that_is_broken_off_keeps_the_scores_it_had(compose, tmp_path, error):
+    settings = ("trainer.check_val_every_n_epoch=1", "trainer.log_every_n_steps=1", "callbacks.pictures=null")
+    broken = f"+callbacks.stop={{_target_:test_evaluation.Break,error:{error}}}"
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        main(compose(*JUDGED, *settings, broken))
+    state = run_state(tmp_path)
+    assert state.metrics["scored"]["iteration"] == 4 and state.score("metrics/fid") > 0
+    assert state.name in ("killed", "waiting") and not state.is_final
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.max_epochs=0", "trainer.max_steps=0", "trainer.limit_train_batches=0"),
+        "+trainer.max_time=00:00:00:00",
+        *(
+            "trainer.check_val_every_n_epoch=0",
+            "trainer.check_val_every_n_epoch=-1",
+            "trainer.check_val_every_n_epoch=x",
+        ),
+    ],
+)
+def test_an_end_before_the_start_and_scores_that_never_come_are_refused(compose, override):
+    with pytest.raises(ValueError, match=f"^{override.lstrip('+')}(:| must be)"):
+        main(compose(override))
+
+
 class Stop(Callback):
     """Ends the run in the middle of its second epoch, as Ctrl-C does."""
 
@@ -470,7 +549,8 @@ STOP = "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,moni
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(1, 4), (2, 8)])
-def test_a_run_stops_early_where_the_config_says_so(compose, tmp_path, scored, every, epochs):
+def test_a_run_stops_early_where_the_config_says_so_and_says_why(compose, tmp_path, scored, caplog, every, epochs):
+    caplog.set_level(logging.INFO)
     scored.fids = [3.0, 1.0, 2.0, 2.0, 0.5, 0.5]
     often = (f"trainer.check_val_every_n_epoch={every}", "trainer.max_epochs=12", "trainer.log_every_n_steps=1")
     main(compose(*JUDGED, *often, "trainer.limit_train_batches=1", "callbacks.pictures=null", STOP))
@@ -479,6 +559,7 @@ def test_a_run_stops_early_where_the_config_says_so(compose, tmp_path, scored, e
     assert record["metrics/fid"] == 2 and record["scored"]["iteration"] == epochs
     saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert saved["global_step"] == 2 * every
+    assert "ended early: early stopping: Monitored metric metrics/fid did not improve" in caplog.text
 
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "callbacks.pictures=null")

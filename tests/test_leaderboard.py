@@ -11,6 +11,7 @@ from conftest import ROOT, RunCli
 from omegaconf import OmegaConf
 from PIL import Image
 
+from gan_lightning.leaderboard import main
 from gan_lightning.runs import alone_in, run_state
 from gan_lightning.sweeps.ranking import identity, rank_runs, show, write_csv, write_html
 
@@ -72,6 +73,20 @@ def test_more_can_be_better(mixed):
     assert rank_runs(mixed, FID, "maximize")[0].mean == 3.0
     with pytest.raises(ValueError, match="direction=up must be minimize or maximize"):
         rank_runs(mixed, FID, "up")
+
+
+@pytest.mark.parametrize(
+    ("metric", "first"),
+    [
+        *((name, 3.0) for name in ("metrics/recall", "metrics/precision", "metrics/modes", "images_per_second")),
+        *((name, 1.0) for name in ("metrics/kid", "metrics/memorised", "loss/generator", "seconds")),
+    ],
+)
+def test_a_metric_knows_if_more_of_it_is_better(make_run, tmp_path, metric, first):
+    for number, value in enumerate((2.0, 3.0, 1.0)):
+        (make_run(f"a{number}", lr=number) / "metrics.json").write_text(json.dumps({metric: value}))
+    assert rank_runs(tmp_path, metric)[0].mean == first
+    assert rank_runs(tmp_path, metric, "minimize")[0].mean == 1 and rank_runs(tmp_path, metric, "maximize")[0].mean == 3
 
 
 def test_settings_show_what_differs(mixed):
@@ -210,6 +225,14 @@ def test_leaderboard_says_what_is_missing(run_cli: RunCli, mixed, args, line):
     assert (result.returncode, result.stderr.strip()) == (1, f"error: {line}")
 
 
+def test_the_leaderboard_of_a_sweep_stays(compose, mixed):
+    for name in ("sweep.log", "leaderboard.csv", "leaderboard.html"):
+        (mixed / name).write_text("of the sweep")
+    main(compose("metric=metrics/fid", f"runs={mixed}", config_name="leaderboard"))
+    assert all((mixed / f"leaderboard.{kind}").read_text() == "of the sweep" for kind in ("csv", "html"))
+    assert len(list(csv.reader((mixed / "leaderboard" / "leaderboard.csv").read_text().splitlines()))) == 9
+
+
 def test_numbers_are_shortened_for_readers():
     from gan_lightning.sweeps.ranking import shorten_numbers
 
@@ -233,6 +256,14 @@ def test_a_run_that_cannot_be_read_costs_its_own_row_only(make_run, tmp_path, ca
     assert "b is left out" in caplog.text
 
 
+def test_a_trial_of_the_code_is_no_run(make_run, tmp_path):
+    make_run("a", fid=2.0)
+    file = make_run("b", fid=1.0) / ".hydra" / "config.yaml"
+    for trial in (True, 3):
+        file.write_text(json.dumps({"seed": 0, "trainer": {"fast_dev_run": trial}}))
+        assert [row.mean for row in rank_runs(tmp_path, FID)] == [2.0]
+
+
 def test_a_run_repeated_is_not_another_seed(make_run, tmp_path):
     make_run("a", seed=0, fid=2.0)
     make_run("b", seed=0, fid=2.0)
@@ -251,3 +282,69 @@ def test_brackets_are_text_in_the_terminal(make_run, tmp_path):
     with console.capture() as table:
         console.print(terminal_table(rank_runs(tmp_path, FID, "minimize"), FID))
     assert "optimizer.lr=[relu,tanh]" in table.get() and "[/tmp/x]" in table.get()
+
+
+# --- Runs of others ----------------------------------------------------------------------------------------
+
+DEEP = "[" * 100_000
+METRICS = [
+    *("[1, 2]", "5", "null", "true", '"done"', "", "{", "\x00", DEEP),
+    *('{"state": 3}', '{"state": "unheard of"}', '{"state": ["done"]}', '{"state": null}', '{"state": {}}'),
+    *('{"seconds": null}', '{"seconds": "long"}', '{"seconds": [1]}', '{"seconds": 1e999}', '{"seconds": NaN}'),
+    *('{"command": 5}', '{"command": ["python", "x"]}', '{"command": null}', '{"command": {"a": 1}}'),
+    *(f'{{"{FID}": {value}}}' for value in ("null", '"2.0"', "[1]", "true", "NaN", "-Infinity", "1" + "0" * 400)),
+]
+CONFIGS = [
+    *("5", "word", "[1, 2]", "null", "", "seed: [1,", "a: ${", "- - -", "\x00", "a: &x [*x]", "%", DEEP),
+    *("seed: ???", "seed: [1]", "seed: {a: 1}", "seed: ${nothing}", "seed: 'x'", "1: 2\nseed: 0", "trainer: 5"),
+]
+TYPED = ["5", "word", "a: 1", "[5]", "[null]", "[[a]]", "- a\n- {b: c}", "[", "", "null", "\x00"]
+BROKEN = [
+    *(("metrics.json", content) for content in METRICS),
+    *((".hydra/config.yaml", content) for content in CONFIGS),
+    *((".hydra/overrides.yaml", content) for content in TYPED),
+    *(
+        (name, content)
+        for name in ("metrics.json", ".hydra/config.yaml", "error.txt")
+        for content in (b"\xff\xfe", None)
+    ),
+]
+
+
+def test_a_run_of_others_is_one_row_or_one_warning_and_the_others_are_ranked(make_run, tmp_path, caplog):
+    make_run("good", fid=2.0)
+    bad = make_run("bad", lr=5.0, fid=1.0)
+    kept = {name: (bad / name).read_bytes() for name in ("metrics.json", ".hydra/config.yaml", ".hydra/overrides.yaml")}
+    for name, content in BROKEN:
+        file = bad / name
+        if content is None:  # a folder of that name
+            file.unlink(missing_ok=True)
+            file.mkdir()
+        else:
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        caplog.clear()
+        rows = rank_runs(tmp_path, FID, "minimize")
+        assert len(rows) + len(caplog.records) == 2, (name, content, rows, caplog.text)
+        assert any(row.runs[0].folder.name == "good" and row.mean == 2.0 for row in rows), (name, content)
+        assert all("\n" not in record.getMessage() for record in caplog.records)
+        write_csv(rows, tmp_path / "leaderboard.csv", FID)
+        write_html(rows, tmp_path / "leaderboard.html", FID, "night")
+        file.rmdir() if file.is_dir() else file.unlink()
+        if name in kept:
+            file.write_bytes(kept[name])
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), b"GIF89a", None])
+def test_a_picture_that_is_none_costs_no_page(make_run, tmp_path, content):
+    picture = make_run("a", fid=2.0) / "samples" / "epoch_0001.png"
+    picture.unlink()
+    picture.mkdir() if content is None else picture.write_bytes(content)
+    write_html(rank_runs(tmp_path, FID, "minimize"), tmp_path / "board.html", FID, "night")
+    assert "data:image" not in (tmp_path / "board.html").read_text()
+
+
+def test_a_huge_picture_costs_no_page(make_run, tmp_path, monkeypatch):
+    make_run("a", fid=2.0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    write_html(rank_runs(tmp_path, FID, "minimize"), tmp_path / "board.html", FID, "night")
+    assert "data:image" not in (tmp_path / "board.html").read_text()

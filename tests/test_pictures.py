@@ -92,6 +92,25 @@ def test_animation_of_many_epochs_is_thinned_and_ends_with_the_last(tmp_path, mo
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.parametrize(
+    "content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), "cut short", "smaller", "folder"]
+)
+def test_a_file_that_is_no_picture_is_left_out_and_the_run_is_done(tmp_path, caplog, content):
+    stranger = tmp_path / "samples" / "epoch_0000.5.png"
+    (stranger if content == "folder" else stranger.parent).mkdir(parents=True)
+    if content == "smaller":
+        Image.new("RGB", (3, 3)).save(stranger)
+    elif content == "cut short":
+        Image.effect_noise((64, 64), 50).save(stranger)
+        stranger.write_bytes(stranger.read_bytes()[:200])
+    elif content != "folder":
+        stranger.write_bytes(content)
+    fit(small_gan(), tmp_path, 2 * BATCHES, callbacks=[Pictures(num_images=4, nrow=2)])
+    assert num_frames(tmp_path) == 3
+    warnings = [record.getMessage() for record in caplog.records if "is no picture" in record.getMessage()]
+    assert len(warnings) == (content != "smaller") and all("epoch_0000.5.png" in line for line in warnings)
+
+
 def test_data_without_a_data_module_gives_pictures_too(tmp_path):
     images, labels = RandomImages().read(None, "train")
     loader = BatchLoader(normalize(images), labels, BATCH_SIZE)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import torch
 from conftest import ROOT
 from lightning import Callback
+from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -78,11 +80,11 @@ class StopAt(Callback):
 
 
 class Spy(Callback):
-    """Notes whether a run that trains has a metrics.json."""
+    """Notes what metrics.json says of a run that trains."""
 
     def on_train_batch_end(self, trainer, *_):
         folder = Path(trainer.default_root_dir)
-        (folder / "seen").write_text(str((folder / "metrics.json").exists()))
+        (folder / "seen").write_text(json.loads((folder / "metrics.json").read_text())["state"])
 
 
 def stop_at(iteration, **settings):
@@ -250,8 +252,50 @@ def test_a_finished_run_says_how_to_go_on(train):
 def test_a_run_resumed_for_one_iteration_keeps_its_new_end_and_forgets_the_earlier_one(train, end):
     train("run", f"trainer.max_steps={end}")
     run = train("run", f"trainer.max_steps={end + 1}", "+callbacks.spy._target_=test_resume.Spy", resume=True)
-    assert (run / "seen").read_text() == "False"
+    assert (run / "seen").read_text() == "running"
     assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_steps == end + 1
+
+
+class Late(Callback):
+    """Makes Lightning's Timer believe that hours have gone by."""
+
+    def on_train_batch_end(self, trainer, gan, *_):
+        if gan.global_step == 3:
+            next(callback for callback in trainer.callbacks if isinstance(callback, Timer))._offset += 7200
+
+
+def test_a_run_ended_by_its_time_is_at_its_end_keeps_its_scores_and_goes_on_with_more_time(train, caplog):
+    caplog.set_level(logging.INFO)
+    settings = (*WATCHED, "+callbacks.late._target_=test_resume.Late")
+    run = train("run", *settings, "+trainer.max_time='00:01:00:00'")
+    record = json.loads((run / "metrics.json").read_text())
+    assert (record["state"], record["iterations"], record["scored"]["iteration"]) == ("done", 3, 3)
+    assert "ended early: trainer.max_time is over" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"the run is at its end, trainer\.max_time=00:01:00:00; further: a longer one"
+    ):
+        train("run", *settings, "+trainer.max_time='00:01:00:00'", resume=True)
+    assert json.loads((run / "metrics.json").read_text()) == record
+    assert "trainer.max_time=00:09:00:00" in resumed_overrides([f"resume={run}", "trainer.max_time=00:09:00:00"])[1]
+    train("run", *settings, "+trainer.max_time='00:09:00:00'", resume=True)
+    assert json.loads((run / "metrics.json").read_text())["iterations"] == TOTAL
+    assert OmegaConf.load(run / ".hydra" / "config.yaml").trainer.max_time == "00:09:00:00"
+
+
+def test_scores_of_before_stay_where_a_resumed_run_comes_to_no_new_ones(train):
+    run = train("run", *WATCHED, *stop_at(EPOCH + 2))
+    first = json.loads((run / "metrics.json").read_text())
+    train("run", *WATCHED, *stop_at(EPOCH + 4), resume=True)
+    second = json.loads((run / "metrics.json").read_text())
+    assert second["iterations"] == EPOCH + 4 and second["scored"] == first["scored"]
+    assert second["metrics/fid"] == first["metrics/fid"]
+
+
+@pytest.mark.filterwarnings("ignore:`max_epochs` was not set")
+def test_a_run_without_an_end_can_be_resumed(train):
+    train("run", "trainer.max_epochs=null", *stop_at(3))
+    run = train("run", "trainer.max_epochs=null", *stop_at(5), resume=True)
+    assert contents(run)["global_step"] == 5
 
 
 def test_a_finished_run_whose_schedule_has_fallen_is_not_told_to_go_on(train):
@@ -458,6 +502,37 @@ def test_nothing_to_resume_is_named(tmp_path):
     (tmp_path / "mine.ckpt").touch()
     with pytest.raises(ValueError, match=r"mine\.ckpt is not in a run folder"):
         resumed_overrides([f"resume={tmp_path}/mine.ckpt"])
+
+
+BROKEN = ("5", "word", "[1, 2]", "seed: [1,", "a: ${", "\x00", "[" * 100_000, b"\xff\xfe")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hydra.yaml", "overrides.yaml"])
+def test_a_file_of_the_run_that_is_broken_is_named_in_one_line(saved, tmp_path, name):
+    wanted, file = saved(), tmp_path / "a run, saved" / ".hydra" / name
+    for content in BROKEN:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        before = files(tmp_path)
+        with pytest.raises(ValueError, match="^.*" + re.escape(str(file))) as refused:
+            resumed_overrides([wanted, "seed=0"])
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+        assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("key", ["n_critic", "optimizer.generator", "data", "trainer.devices"])
+def test_a_key_that_the_config_of_the_run_lacks_is_named_with_its_file(written, tmp_path, monkeypatch, capsys, key):
+    shutil.copytree(written, tmp_path / "run")
+    file = tmp_path / "run" / ".hydra" / "config.yaml"
+    config = OmegaConf.load(file)
+    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+    del parent[key.rpartition(".")[2]]
+    OmegaConf.save(config, file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "resume=run", "trainer.max_steps=30"])
+    with pytest.raises(SystemExit):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: run/.hydra/config.yaml lacks {key}, which every run has"
 
 
 # --- A checkpoint that no run has written ------------------------------------------------------------------------

@@ -463,7 +463,7 @@ def test_sweeps_of_the_same_moment_have_folders_of_their_own(sweep, tmp_path):
     ("args", "line"),
     [
         (["sweep.workers=0"], "sweep.workers=0 must be a whole number, 1 or more"),
-        (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize"),
+        (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize, or null"),
         (["sweep.timeout=2h"], "sweep.timeout=2h must be seconds, or null for no limit"),
         (["hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: jobs run in folders of their numbers; leave it out"),
         (["sweep=study", "sweep.metric=metrics/fid", LR], "metrics=none: no job will have sweep.metric=metrics/fid"),
@@ -484,6 +484,17 @@ def test_what_cannot_be_started_says_why_before_any_job(sweep, folder, tmp_path,
     sweep(*args, code=2)
     assert f"error: {line}" in told(tmp_path)
     assert not (folder / "0").exists()
+
+
+def test_hydras_own_launcher_does_not_mix_a_grid_with_an_earlier_one(sweep, folder, tmp_path):
+    (folder / "1" / ".hydra").mkdir(parents=True)
+    (folder / "1" / "metrics.json").write_text("{}")
+    sweep("seed=0,1", "hydra/launcher=basic", code=2)
+    place = "outputs/sweeps/night/1"
+    assert f"error: sweep.name=night: {place} holds a run already; choose another sweep.name for a new one" in told(
+        tmp_path
+    )
+    assert not (folder / "0").exists() and (folder / "1" / "metrics.json").read_text() == "{}"
 
 
 def test_a_sweep_without_m_is_refused(run_cli):

@@ -27,17 +27,24 @@ def test_a_worker_shows_the_last_thing_its_run_has_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("direction", "best"), [("minimize", "best so far 2.0000, job 1"), ("maximize", "best so far 3.0000, job 0")]
+    ("metric", "direction", "best"),
+    [
+        *(("metrics/fid", direction, "best so far 2.0000, job 1") for direction in ("minimize", None)),
+        *(
+            ("metrics/fid", "maximize", "best so far 3.0000, job 0"),
+            ("metrics/recall", None, "best so far 3.0000, job 0"),
+        ),
+    ],
 )
-def test_each_end_is_told_with_the_best_so_far(job, caplog, direction, best):
+def test_each_end_is_told_with_the_best_so_far(job, caplog, metric, direction, best):
     caplog.set_level(logging.INFO)
-    board = Board(2, "metrics/fid", direction)
+    board = Board(2, metric, direction)
     for number in (0, 1):
         board.started(number, job(number))
     assert "worker 2: job 1, starts" in board._lines().plain
     for number, fid in enumerate((3.0, 2.0)):
-        board.ended(number, job(number), RunState("done", "", {"metrics/fid": fid}), 75)
-    assert caplog.messages[-1] == f"job 1: done after 1 min 15 s; metrics/fid 2.0000; {best}"
+        board.ended(number, job(number), RunState("done", "", {metric: fid}), 75)
+    assert caplog.messages[-1] == f"job 1: done after 1 min 15 s; {metric} 2.0000; {best}"
     board.started(0, job(2))
     board.ended(0, job(2), RunState("failed", "killed by SIGKILL", {}), 5)
     assert caplog.messages[-1] == f"job 2: failed after 5 s; killed by SIGKILL; {best}"

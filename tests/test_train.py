@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 import os
 import pty
@@ -233,6 +234,13 @@ def test_final_losses_are_those_of_the_last_iteration_though_no_interval_ends_th
 
 def test_progress_bar_can_be_switched_off_by_lightnings_own_key(train):
     assert score(train("trainer.enable_progress_bar=false", *ONE))["iterations"] == 1
+
+
+@pytest.mark.parametrize("override", ["+trainer.fast_dev_run=true", "callbacks.checkpoint=null", "seed=0"])
+def test_a_next_step_is_named_only_where_it_works(train, caplog, override):
+    caplog.set_level(logging.INFO)
+    folder = train(*ONE, override)
+    assert ("gan_lightning.sample ckpt=" in caplog.text) == (folder / "checkpoints" / "last.ckpt").exists()
 
 
 def test_run_without_penalty_and_average_has_neither(train):

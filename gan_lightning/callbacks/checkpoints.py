@@ -9,6 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from gan_lightning.metrics.better import direction_of
+
 
 class Checkpoints(Checkpoint):
     """`checkpoints/last.ckpt` after every epoch and when the run stops, `checkpoints/best.ckpt` at the best score.
@@ -18,7 +20,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         every_n_steps: iterations between saves within an epoch as well; None: only at its end.
-        monitor: the score of best.ckpt; less is better.
+        monitor: the score of best.ckpt; metrics/better.py knows if less or more is better.
 
     Raises:
         ValueError: if every_n_steps is below 1.
@@ -29,8 +31,10 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"callbacks.checkpoint.every_n_steps={every_n_steps} must be 1 or more, or null")
         self.every_n_steps = every_n_steps
         self.monitor = monitor
+        self.sign = 1 if direction_of(monitor) == "minimize" else -1
         self.best: float | None = None
         self.latest: Path | None = None  # file
+        self.is_behind = False  # last.ckpt knows nothing of the latest scores
         self.earlier_seconds = 0.0  # of training before this process resumed the run
         self.started = time.perf_counter()
 
@@ -47,18 +51,23 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
+        self.is_behind = True
         scores = [name for name in trainer.callback_metrics if name.startswith("metrics/")]
         if scores and self.monitor not in trainer.callback_metrics:
             raise ValueError(
                 f"callbacks.checkpoint.monitor={self.monitor} is no score; it is one of {', '.join(scores)}"
             )
         score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and (self.best is None or score < self.best):
+        if score is not None and (self.best is None or self.sign * score < self.sign * self.best):
             self.best = float(score)
             self.save(trainer, "best")
 
     def on_train_epoch_end(self, trainer: Trainer, gan: LightningModule) -> None:
         self.save(trainer, "last")
+
+    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        if self.is_behind:
+            self.save(trainer, "last")
 
     def save(self, trainer: Trainer, name: str) -> None:
         file = Path(trainer.default_root_dir) / "checkpoints" / f"{name}.ckpt"
@@ -66,6 +75,7 @@ class Checkpoints(Checkpoint):
             logger.save()  # pictures wait in memory, and a run resumed from here does not take them again
         trainer.save_checkpoint(file)
         self.latest = file
+        self.is_behind = self.is_behind and name != "last"
 
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the place in the run as a pause between two iterations, whatever hook the loops are in.

@@ -1,12 +1,12 @@
 """Scores of a run while it trains, through Lightning's validation loop."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from gan_lightning.callbacks.tensorboard import as_markdown, writers
@@ -41,7 +41,7 @@ class Evaluation(Callback):
         self.cache = cache
         self.scores: Scores | None = None  # the latest, and
         self.control: Scores | None = None  # real images scored as if generated; both on the first device only
-        self.iteration = 0  # of the latest
+        self.iteration = 0  # of the latest, on every device
         self.reference: Reference | None = None
         self.samples: dict[int, Samples] = {}
 
@@ -59,20 +59,15 @@ class Evaluation(Callback):
             self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
-        self.every_n_epochs = trainer.check_val_every_n_epoch
-        self.on_train_epoch_start(trainer, gan)  # a run that is resumed within an epoch does not start one
-
-    def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
-        if trainer.current_epoch + 1 == trainer.max_epochs:
-            trainer.check_val_every_n_epoch = 1  # the last epoch is always scored
-
-    def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
-        if gan.global_step == trainer.max_steps:
-            trainer.check_val_every_n_epoch = 1  # so is the last iteration, in the middle of an epoch too
-            trainer.should_stop = True
+        self.iteration = 0
 
     def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
-        trainer.check_val_every_n_epoch = self.every_n_epochs  # the Trainer may train again
+        """The last iteration is always scored, whatever ended the run; but for Ctrl-C, which wants no validation."""
+        if self.iteration == gan.global_step or trainer.fast_dev_run or not trainer.enable_validation:
+            return
+        trainer.validating = True  # as Lightning's training loop does
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
 
     def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.samples = {}
@@ -85,13 +80,13 @@ class Evaluation(Callback):
             return
         # A score is no mean of the devices' scores: bring all images to the first one.
         blocks = gather(self.samples)
+        self.iteration = gan.global_step
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             assert self.reference
             parts, parts_labels = zip(*(blocks[number] for number in sorted(blocks)), strict=True)
             images, labels = torch.cat(parts), None if parts_labels[0] is None else torch.cat(parts_labels)
             is_first = self.scores is None
-            self.iteration = gan.global_step
             self.scores, self.control = score(images, self.reference, labels), self.reference.control(len(images))
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             self.say(trainer)
@@ -115,7 +110,7 @@ class Evaluation(Callback):
         about = self.scores.about
         log.info(
             "epoch %d, %s samples: %s; judge %s %s, against %s",
-            trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING),  # after training it is their number
+            num_epochs(trainer),
             f"{about['num_samples']:,}",
             ", ".join(parts),
             about["judge"],
@@ -128,6 +123,11 @@ class Evaluation(Callback):
         assert self.scores and self.control
         control = {key: self.control.about[key] for key in ("samples", "num_samples")} | self.control.values
         return {"iteration": self.iteration, **self.scores.about, "control": control}
+
+
+def num_epochs(trainer: Trainer) -> int:
+    """Epochs that the iterations done belong to; Lightning's count depends on the hook in which it is asked."""
+    return math.ceil(trainer.global_step / max(1, trainer.num_training_batches))  # infinitely many before training
 
 
 def shown(name: str, scores: Scores) -> str:

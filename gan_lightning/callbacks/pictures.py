@@ -1,5 +1,6 @@
 """What the generator makes, epoch by epoch."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from gan_lightning.callbacks.tensorboard import writers
 from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
 from gan_lightning.latent import slerp
+
+log = logging.getLogger(__name__)
 
 NOISE_SEED = 0  # the same noise in every run, so that runs can be compared picture by picture
 MAX_FRAMES = 100  # of the animation; more make it large, not better
@@ -60,9 +63,11 @@ class Pictures(Callback):
         if trainer.is_global_zero:
             files = sorted(self.folder.glob("epoch_*.png"))
             step = -(-len(files) // MAX_FRAMES)
-            frames = [pil_to_tensor(Image.open(file)) for file in (files[::-step])[::-1]]  # the last one is always in
-            with written_whole(self.folder / "training.gif") as part:
-                images.save_gif(frames, part)
+            frames = [frame for file in files[::-step] if (frame := read_frame(file)) is not None]
+            frames = [frame for frame in frames if frame.shape == frames[0].shape]  # as the last one, always in
+            if frames:
+                with written_whole(self.folder / "training.gif") as part:
+                    images.save_gif(frames[::-1], part)
 
     def _take(self, trainer: Trainer, gan: GAN, epoch: int) -> None:
         noise = torch.Generator().manual_seed(NOISE_SEED)
@@ -84,3 +89,13 @@ class Pictures(Callback):
     def _show(self, trainer: Trainer, tag: str, picture: Tensor) -> None:
         for writer in writers(trainer):
             writer.add_image(tag, picture, trainer.global_step)
+
+
+def read_frame(file: Path) -> Tensor | None:
+    """A picture of an earlier epoch; None, with a warning, where the file is none: the run must not end with that."""
+    try:
+        with Image.open(file) as picture:
+            return pil_to_tensor(picture)
+    except Exception as error:  # Pillow raises many kinds
+        log.warning("%s is no picture, and not in training.gif (%s)", file, type(error).__name__)
+        return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.live import Live
 from rich.text import Text
 
+from gan_lightning.metrics.better import direction_of
 from gan_lightning.runs import RunState
 from gan_lightning.sweeps.job import Job
 from gan_lightning.words import format_seconds
@@ -24,11 +25,12 @@ class Board:
     Args:
         workers: slots for jobs.
         metric: of metrics.json that tells which job is best.
-        direction: minimize | maximize.
+        direction: minimize | maximize; None: as the metric asks.
     """
 
-    def __init__(self, workers: int, metric: str, direction: str) -> None:
-        self.metric, self.sign = metric, -1 if direction == "maximize" else 1
+    def __init__(self, workers: int, metric: str, direction: str | None = None) -> None:
+        self.metric = metric
+        self.sign = 1 if direction_of(metric, direction, "sweep.direction") == "minimize" else -1
         self.at_work: dict[int, Job] = {}  # by slot
         self.workers = workers
         self.best: tuple[float, int] | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-from gan_lightning.runs import alone_in
+from gan_lightning.runs import alone_in, check_new
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.overrides import for_jobs
@@ -21,10 +21,13 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Raises JobsFailed if a job ended without a result."""
         assert self.config and self.launcher
+        folder = Path(self.config.hydra.sweep.dir)
         if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
             log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
+        if not isinstance(self.launcher, ProcessLauncher):  # Hydra's would write new runs into the earlier ones
+            for job in folder.glob("*/.hydra"):
+                check_new(job.parent, "sweep.name", self.config.sweep.name)
         stopping = getattr(self.launcher, "stopping", None)
-        folder = Path(self.config.hydra.sweep.dir)
         with alone_in(folder, "hydra.sweep.dir"), at_work(self.config, self.launcher, stopping):
             results = super().sweep(for_jobs(self.config, arguments))
         finish(self.config)

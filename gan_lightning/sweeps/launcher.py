@@ -37,9 +37,8 @@ class ProcessLauncher(Launcher):
         for key, least in ("workers", 1), ("gpus_per_job", 0), ("retries", 0):
             if not isinstance(settings[key], int) or settings[key] < least:
                 raise ValueError(f"sweep.{key}={settings[key]} must be a whole number, {least} or more")
-        for key, known in ("on_failure", ("continue", "stop")), ("direction", ("minimize", "maximize")):
-            if settings[key] not in known:
-                raise ValueError(f"sweep.{key}={settings[key]} must be {' or '.join(known)}")
+        if settings.on_failure not in ("continue", "stop"):
+            raise ValueError(f"sweep.on_failure={settings.on_failure} must be continue or stop")
         if not (settings.timeout is None or (isinstance(settings.timeout, int | float) and settings.timeout > 0)):
             raise ValueError(f"sweep.timeout={settings.timeout} must be seconds, or null for no limit")
         self.runner = Runner(settings.timeout, settings.retries)

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from gan_lightning.callbacks.evaluation import num_epochs
 from gan_lightning.sweeps.storage import open_storage
 
 log = logging.getLogger(__name__)
@@ -31,14 +32,14 @@ class Pruning(Callback):
         score = trainer.callback_metrics.get(self.monitor)
         if score is None or trainer.sanity_checking:
             return
-        epoch = trainer.current_epoch + 1
+        epoch = num_epochs(trainer)
         prune = False
         if trainer.is_global_zero:
             try:
                 prune = self.ask(epoch, float(score))
             except Exception as error:  # a database that is away for a while must not end a training of hours
                 log.warning("the study %s cannot be asked, the run goes on: %s", self.study, error)
-        at_end = epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        at_end = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if trainer.strategy.broadcast(prune) and not at_end:
             log.info("pruned after epoch %d: %s %.4f is worse than that of other trials", epoch, self.monitor, score)
             self.pruned = trainer.should_stop = True

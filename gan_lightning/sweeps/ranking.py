@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from gan_lightning.files import written_whole
+from gan_lightning.metrics.better import direction_of
 from gan_lightning.paths import shorten
-from gan_lightning.runs import RunState, rerun_command, run_seconds, run_state, typed_overrides
+from gan_lightning.runs import STATES, RunState, read_config, rerun_command, run_seconds, run_state, typed_overrides
 from gan_lightning.terminal import printer
 from gan_lightning.words import format_seconds
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ORDER = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in a table, rows without a score
+ORDER = STATES  # in a table, rows without a score
+SWEEP_LOG = "sweep.log"  # in a sweep's folder
 BYTES = "surrogateescape"  # a folder whose name is no UTF-8 is written byte for byte
 THUMBNAIL = 160  # pixels, width of a picture in the HTML table
 
@@ -99,25 +100,26 @@ class Row:
         return f"{self.mean:.4f}" + (f" ± {self.std:.4f} ({count})" if self.std is not None else "")
 
 
-def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
+def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[Row]:
     """Every run below a folder, the best first.
 
     Args:
         metric: of metrics.json.
-        direction: minimize | maximize.
+        direction: minimize | maximize; None: as the metric asks.
 
     Raises:
         ValueError: for another direction.
     """
-    if direction not in ("minimize", "maximize"):
-        raise ValueError(f"direction={direction} must be minimize or maximize")
-    sign = 1 if direction == "minimize" else -1
+    sign = 1 if direction_of(metric, direction) == "minimize" else -1
     groups: dict[str, list[Run]] = {}
     for file in sorted(folder.glob("**/.hydra/config.yaml")):
         try:
-            config = cast(DictConfig, OmegaConf.load(file))
-            run = read_run(file.parent.parent, config.get("seed"), metric)
-        except (OSError, ValueError, YAMLError) as error:  # a disk that was full: one run must not cost the table
+            config = read_config(file)
+            if OmegaConf.select(config, "trainer.fast_dev_run"):  # a trial of the code, not a run
+                continue
+            seed = cast(dict[Any, Any], OmegaConf.to_container(config)).get("seed")
+            run = read_run(file.parent.parent, repr(seed) if isinstance(seed, list | dict) else seed, metric)
+        except (OSError, ValueError) as error:  # a disk that was full, a run of others: one must not cost the table
             log.warning("%s is left out: %s", shorten(file.parent.parent), " ".join(str(error).split()))
             continue
         groups.setdefault(identity(config), []).append(run)
@@ -128,15 +130,15 @@ def rank_runs(folder: Path, metric: str, direction: str) -> list[Row]:
 
 def identity(config: DictConfig) -> str:
     """What runs have in common that differ in their seed alone: their config without it, and without what watches."""
-    content = config.copy()
+    content = cast(dict[Any, Any], OmegaConf.to_container(config))  # `seed: ???` of somebody's is no key to pop
     for key in "seed", "callbacks", "logger", "sweep", "resume", "cuda_graph":
         content.pop(key, None)
-    return OmegaConf.to_yaml(content, sort_keys=True)
+    return OmegaConf.to_yaml(OmegaConf.create(content), sort_keys=True)
 
 
 def read_run(folder: Path, seed: Any, metric: str) -> Run:
     state = run_state(folder)
-    typed = typed_overrides(folder)
+    typed, command = typed_overrides(folder), state.metrics.get("command")
     return Run(
         folder=folder,
         state=state,
@@ -144,7 +146,7 @@ def read_run(folder: Path, seed: Any, metric: str) -> Run:
         seconds=run_seconds(folder, state),
         seed=seed,
         settings=tuple(override for override in typed if not override.startswith("seed=")),
-        command=state.metrics.get("command") or rerun_command(typed),
+        command=command if isinstance(command, str) else rerun_command(typed),
     )
 
 
@@ -280,7 +282,7 @@ def thumbnail(runs: Iterable[Run]) -> str:
         try:
             with Image.open(picture) as image:
                 small = image.convert("L" if image.mode == "L" else "RGB")
-        except OSError:  # of a run that was killed while it wrote
+        except Exception:  # Pillow raises many kinds: of a run that was killed while it wrote, or no picture
             continue
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         small.save(data, "PNG", optimize=True)

@@ -24,6 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.metrics.better import Direction, direction_of
 from gan_lightning.names import as_argument
 from gan_lightning.paths import shorten
 from gan_lightning.runs import ERROR, is_locked, run_state
@@ -116,7 +117,8 @@ class StudySweeper(Sweeper):
         """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
         keys = flat(OmegaConf.to_container(self.base, resolve=False))
         same = {key: value for key, value in keys.items() if key not in space and not key.startswith(WATCHING)}
-        asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "direction", "seeds")}
+        asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "seeds")}
+        asked["sweep.direction"] = study_direction(self.config.sweep)
         return json.loads(json.dumps({**same, **asked, "sweep.space": space}))
 
     def _work(self) -> None:
@@ -217,7 +219,7 @@ class Trials:
         self.study = optuna.create_study(
             storage=open_storage(self.place),
             study_name=self.settings.name,
-            direction=self.settings.direction,
+            direction=study_direction(self.settings),
             pruner=pruner,
             load_if_exists=True,
         )
@@ -347,6 +349,10 @@ def check_counts(settings: DictConfig) -> None:
         )
     if not isinstance(settings.seeds, int) or settings.seeds < 1:
         raise ValueError(f"sweep.seeds={settings.seeds} must be a whole number, 1 or more")
+
+
+def study_direction(settings: DictConfig) -> Direction:
+    return direction_of(settings.metric, settings.direction, "sweep.direction")
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
