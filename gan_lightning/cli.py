@@ -35,7 +35,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from gan_lightning.errors import (
     ANOTHER_ENDED,
@@ -365,6 +365,8 @@ class NewRun(Callback):
         HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name may refer to it
         try:
             check_new(Path(OmegaConf.select(config, "hydra.run.dir")))
+        except (OSError, OmegaConfBaseException):
+            return  # Hydra meets it next, and it is explained then
         except ValueError as error:
             _print(f"error: {error}")
             sys.exit(USAGE)  # Hydra makes a warning of any exception of a callback
