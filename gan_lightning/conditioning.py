@@ -70,7 +70,7 @@ class Conditioning:
             raise ValueError(
                 "labels were given, and the networks know of no classes; train with conditioning=projection"
             )
-        wrong = labels.shape != (num,) or labels.dtype != torch.int64
+        wrong = not isinstance(labels, Tensor) or labels.shape != (num,) or labels.dtype != torch.int64
         if wrong or (num and not 0 <= labels.min() <= labels.max() < self.num_classes):
             raise ValueError(f"labels must be ({num},) int64 from 0 to {self.num_classes - 1}")
 
