@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_lightning.callbacks.tensorboard import as_markdown, writers
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
-from gan_lightning.metrics.scores import Reference, Scores, load_reference, score
+from gan_lightning.metrics.scores import Reference, Scores, choose, load_reference, score
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,17 @@ class Evaluation(Callback):
         limit = trainer.limit_val_batches
         if trainer.is_global_zero and self.reference is None and limit != 0 and not trainer.fast_dev_run:
             data = trainer.datamodule
-            cache = Path(self.cache) if self.cache else None
-            self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
-            if gan.conditioning.num_classes:
-                self.reference.held_out_labels = data.labels("test")
             drawn, origin = data.num_drawn(limit), f"metrics.num_samples={data.num_val_samples}"
-            if drawn < data.num_val_samples:
+            images, held_out = data.images(), data.images("test")
+            is_trial = drawn < data.num_val_samples  # the Trainer was told not to draw them all
+            total, some, rows = 0, slice(None), slice(None)  # all
+            if is_trial:  # nor are all real images looked at, which may take minutes
                 origin = f"trainer.limit_val_batches={limit} of {origin}: {drawn}"
+                total, some, rows = len(images), choose(len(images), drawn), choose(len(held_out), drawn)
+            cache = Path(self.cache) if self.cache else None
+            self.reference = load_reference(data.name, images[some], held_out[rows], self.extractor, cache, total)
+            if gan.conditioning.num_classes:
+                self.reference.held_out_labels = data.labels("test")[rows]
             self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
