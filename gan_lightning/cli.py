@@ -44,7 +44,7 @@ from gan_lightning.errors import (
     explain_type,
     is_bug,
 )
-from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
+from gan_lightning.paths import PACKAGE, conf_dir, groups, options, python, shorten
 from gan_lightning.runs import ERROR, run_state, typed_overrides
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     """Run one job, or with -m several, and return the exit code of the process."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)
+    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty is as good as not set
+        os.environ.pop("GAN_LIGHTNING_DATA", None)
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     debugging = os.environ.get(FULL_ERROR) == "1"
     exit_code = 0
@@ -201,7 +203,7 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
         if not any(override.startswith("sweep=") for override in sweeps):
             args.overrides.insert(0, "sweep=grid")
     elif sweeps and not args.cfg:
-        raise UsageError(f"{sweeps[0]}: a sweep takes -m; python -m gan_lightning -m {' '.join(sweeps)}")
+        raise UsageError(f"{sweeps[0]}: a sweep takes -m; {python()} -m gan_lightning -m {' '.join(sweeps)}")
 
 
 def _register_plugins() -> None:

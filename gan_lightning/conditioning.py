@@ -77,4 +77,4 @@ class Conditioning:
 
 def spread_evenly(num: int, most: int) -> Tensor:
     """The numbers from 0 to num - 1, or where that is more than `most` as many of them.   # (min(num, most),)"""
-    return torch.arange(num) if num <= most else torch.arange(most) * (num - 1) // (most - 1)
+    return torch.arange(num) if num <= most else torch.arange(most) * (num - 1) // max(1, most - 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gan_lightning.cli import command, rank
-from gan_lightning.paths import conf_dir, shorten
+from gan_lightning.paths import conf_dir, python, shorten
 
 if TYPE_CHECKING:
     from lightning import Callback, LightningModule, Trainer
@@ -84,7 +84,7 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
         end = config.trainer[key]
         if end != -1 and done >= end:
             further = (
-                f"python -m gan_lightning resume={shorten(config.resume)} trainer.{key}={done + max(1, done // 5)}"
+                f"{python()} -m gan_lightning resume={shorten(config.resume)} trainer.{key}={done + max(1, done // 5)}"
             )
             way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
             raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
@@ -298,11 +298,11 @@ def report(config: DictConfig, trainer: Trainer, state: str, seconds: float, ear
         *(f"{tag:24} {value:.4f}" for tag, value in scores.items()),
         f"everything is in {name}",
         f"  pictures     {name}/samples/",
-        f"  more images  python -m gan_lightning.sample ckpt={name}",
-        "  curves       tensorboard --logdir outputs",
+        f"  more images  {python()} -m gan_lightning.sample ckpt={name}",
+        f"  curves       {python()} -m tensorboard.main --logdir outputs",
     ]
     if state == "stopped":
-        lines.append(f"  go on        python -m gan_lightning resume={name}")
+        lines.append(f"  go on        {python()} -m gan_lightning resume={name}")
     log.info("\n%s", "\n".join(lines))
 
 

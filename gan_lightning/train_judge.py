@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command
+from gan_lightning.paths import cache_folder, expand
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,10 +75,10 @@ def train_and_save(
         ValueError: if out does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import written_whole
-    from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
+    from gan_lightning.metrics.judge import pins, save_judge
     from gan_lightning.metrics.judge_training import train_judge
 
-    path = Path(out) if out else OWN_JUDGES.expanduser() / f"{name}.safetensors"
+    path = Path(out) if out else expand(cache_folder("judges") / f"{name}.safetensors", "out")
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
     if not data.labels("train").any():

@@ -50,16 +50,15 @@ class Evaluation(Callback):
         if trainer.is_global_zero and self.reference is None and limit != 0 and not trainer.fast_dev_run:
             data = trainer.datamodule
             drawn, origin = data.num_drawn(limit), f"metrics.num_samples={data.num_val_samples}"
-            images, held_out = data.images(), data.images("test")
-            is_trial = drawn < data.num_val_samples  # the Trainer was told not to draw them all
-            total, some, rows = 0, slice(None), slice(None)  # all
-            if is_trial:  # nor are all real images looked at, which may take minutes
+            images, held_out, labels, trial_of = data.images(), data.images("test"), data.labels("test"), 0
+            if drawn < data.num_val_samples:  # told not to draw all, nor look at all real images: that takes minutes
                 origin = f"trainer.limit_val_batches={limit} of {origin}: {drawn}"
-                total, some, rows = len(images), choose(len(images), drawn), choose(len(held_out), drawn)
+                some, trial_of = choose(len(held_out), drawn), len(images)
+                images, held_out, labels = images[choose(len(images), drawn)], held_out[some], labels[some]
             cache = Path(self.cache) if self.cache else None
-            self.reference = load_reference(data.name, images[some], held_out[rows], self.extractor, cache, total)
+            self.reference = load_reference(data.name, images, held_out, self.extractor, cache, trial_of)
             if gan.conditioning.num_classes:
-                self.reference.held_out_labels = data.labels("test")[rows]
+                self.reference.held_out_labels = labels
             self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from gan_lightning.data.fetch import writing
 from gan_lightning.data.fitting import check_channels, fit
 from gan_lightning.files import written_whole
+from gan_lightning.paths import expand
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class FolderReader:
     def __init__(self, image_shape: Sequence[int], cache: str | Path) -> None:
         check_channels(image_shape)
         self.image_shape = tuple(image_shape)
-        self.cache = Path(cache).expanduser()
+        self.cache = expand(cache, "data.reader.cache")
 
     def fetch(self, root: Path) -> None:
         """Read the pictures, unless that has been done.

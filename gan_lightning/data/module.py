@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gan_lightning.images import normalize
+from gan_lightning.paths import expand
 from gan_lightning.randomness import BLOCK_SIZE, derive_seed
 
 Batch = tuple[Tensor, Tensor]
@@ -82,7 +83,7 @@ class ImageDataModule(LightningDataModule):
                 f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
                 "try [1,28,28]"
             )
-        self.root = Path(root).expanduser().absolute()
+        self.root = expand(root, "data.root").absolute()
         self.reader = reader
         self.image_shape = tuple(image_shape)
         self.batch_size = batch_size

@@ -35,12 +35,13 @@ from gan_lightning.metrics.modes import independent, modes
 from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
 from gan_lightning.metrics.precision_recall import precision_recall
 from gan_lightning.metrics.variety import spread
+from gan_lightning.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of a cached reference; raise it with any change to what is in one
+CACHE = cache_folder("references")
 MOST_SAMPLES = 1_000_000  # of 28x28 pixels with 128 features: 4 GB
-CACHE = Path("~/.cache/gan_lightning/references")
 
 
 @dataclass
@@ -230,7 +231,7 @@ def load_reference(
     for split in (images, held_out):
         key.update(str(tuple(split.shape)).encode())
         key.update(split.contiguous().numpy().tobytes())
-    path = Path(cache).expanduser() / f"{name}-{key.hexdigest()[:32]}.reference" if cache and not trial_of else None
+    path = Path(cache) / f"{name}-{key.hexdigest()[:32]}.reference" if cache and not trial_of else None
     tensors = read(path) if path else None
     if tensors is None:
         often = "to try them" if trial_of else "once, a minute or two"
@@ -283,8 +284,8 @@ def compute(images: Tensor, held_out: Tensor, extractor: Extractor, trial: bool 
 def read(path: Path) -> dict[str, Tensor] | None:
     """Tensors from a file made by `write`; None if it is absent or damaged."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = path.expanduser().read_bytes()
+    except (OSError, RuntimeError):  # the latter of a user without a home folder
         return None
     content, digest = content[:-32], content[-32:]
     if hashlib.sha256(content).digest() != digest:
@@ -296,6 +297,11 @@ def read(path: Path) -> dict[str, Tensor] | None:
 def write(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors and their SHA-256 under another name first: no process ever sees half a file."""
     content = safetensors.torch.save(tensors)
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:  # a user without a home folder
+        logger.info("reference not cached: %s", error)
+        return
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
