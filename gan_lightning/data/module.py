@@ -4,6 +4,7 @@ Shapes: B real images per iteration over all devices, N images in a split, C cha
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch import Tensor
 from gan_lightning.images import normalize
 from gan_lightning.paths import expand
 from gan_lightning.randomness import BLOCK_SIZE, derive_seed
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 
@@ -205,6 +208,11 @@ class ImageDataModule(LightningDataModule):
                     f"data.root={self.root}; try {str(list(shape)).replace(' ', '')}"
                 )
             self._check_labels(labels, len(images))
+            if split == "train" and len(found := labels.unique()) < self.num_classes:
+                log.warning(
+                    "data.num_classes=%d: the train split of %s has images of %d classes alone, and the others stay "
+                    "untrained; try data.num_classes=%d", self.num_classes, self.name, len(found), int(found.max()) + 1,
+                )  # fmt: skip
             self._splits[split] = images, labels
         return self._splits[split]
 
