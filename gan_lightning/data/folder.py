@@ -73,7 +73,7 @@ class FolderReader:
         log.info("%s: pictures of %s, %s, %s", root, classes, splits, about["split_by"])
         if about["left_out"]:
             log.warning(
-                "data.root=%s: %d files are left out, which are no pictures to use or lie beside the classes' folders: %s",
+                "data.root=%s: %d files are left out, which are no pictures to use or beside the classes' folders: %s",
                 root, about["left_out"], named(about["some_left_out"], about["left_out"]),
             )  # fmt: skip
 
