@@ -226,11 +226,24 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
                 "says more", name, shorten(conf_dir() / "data" / name),
             )  # fmt: skip
     logger = [
-        instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})
+        instantiate(
+            inside(block, config.trainer.default_root_dir),
+            **keep_earlier(block["_target_"], earlier) if earlier else {},
+        )
         for block in plain(config.logger).values()
         if block
     ]
     return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
+
+
+def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The block of a logger, which writes into the run's folder where the block does not say where."""
+    from inspect import signature
+
+    from hydra.utils import get_object
+
+    takes = "save_dir" in signature(get_object(block["_target_"])).parameters
+    return {"save_dir": folder, **block} if takes else block
 
 
 def keep_earlier(logger: str, earlier: int) -> dict[str, Any]:

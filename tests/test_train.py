@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -337,3 +338,35 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
 def test_image_shape_of_other_than_three_numbers_is_refused(compose, shape):
     with pytest.raises(ValueError, match=r"^data\.image_shape=.* must be channels, height, width"):
         build_gan(compose(f"data.image_shape={shape}", "model=dcgan"))
+
+
+def test_a_logger_that_is_added_by_hand_writes_into_the_runs_folder(train, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    target = "lightning.pytorch.loggers.CSVLogger"
+    more = f"+logger.mine={{_target_:{target},name:mine}}"
+    folder = train(*ONE, more)
+    assert (folder / "mine").is_dir() and listing(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("~/.cache/gan_lightning/mnist").expanduser().is_dir(), reason="needs MNIST's files")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["model=r3gan"],
+        ["model=resnet", "conditioning=projection"],
+        ["data=stacked_mnist"],
+        ["experiment=stacked_r3gan"],
+    ],
+    ids=" ".join,
+)
+def test_debug_means_seconds_and_scores_as_well(run_cli, tmp_path, chosen):
+    started = time.monotonic()
+    result = run_cli(*chosen, "trainer=debug", f"metrics.cache={tmp_path}/cache", "hydra.run.dir=run", timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - started < 60  # 20 on two quiet cores, after its first word
+    record = score(tmp_path / "run")
+    assert record["iterations"] == 8 and record["scored"]["num_samples"] == 500
+    assert "training split, 500 of 60,000 images" in record["scored"]["reference"]
+    assert not (tmp_path / "cache").exists()
