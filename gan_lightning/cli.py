@@ -238,8 +238,8 @@ def help_text(config_name: str) -> str:
 def _describe_options(text: str) -> str:
     """Every option with the first comment of its file; a star marks what the config with this text takes."""
     defaults: dict[str, str] = {}
-    for entry in OmegaConf.create(text).defaults:
-        defaults.update(entry if isinstance(entry, DictConfig) else {})
+    for entry in OmegaConf.to_container(OmegaConf.create(text))["defaults"]:  # type: ignore[call-overload, index]
+        defaults.update(entry if isinstance(entry, dict) else {})
     lines = []
     for group in groups():
         lines.append(group)

@@ -28,9 +28,21 @@ PURE = {
 }
 OURS = {  # what of this package a part may import; a part that is not named here may import any but a command
     **dict.fromkeys(PURE, PURE),
+    "metrics": PURE | {"paths"},  # where judges and references are kept
     "gan": PURE - {"metrics", "images"},
-    "data": {"data", "randomness", "images", "files"},
-    "callbacks": {"callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "words"},
+    "data": {"data", "randomness", "images", "files", "paths"},
+    "callbacks": {
+        "callbacks",
+        "conditioning",
+        "metrics",
+        "images",
+        "files",
+        "gan",
+        "losses",
+        "latent",
+        "randomness",
+        "words",
+    },
     "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
     "runs": {"paths"},
     "paths": set(),
