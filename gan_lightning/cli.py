@@ -48,7 +48,7 @@ from gan_lightning.errors import (
     is_bug,
 )
 from gan_lightning.names import as_typed, to_hydra
-from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
+from gan_lightning.paths import PACKAGE, conf_dir, groups, options, python, shorten
 from gan_lightning.runs import ERROR, check_new, run_state, typed_overrides
 from gan_lightning.terminal import Outlet, open_outlets, use_utf_8
 
@@ -93,6 +93,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     """Run one job, or with -m several, and return the exit code of the process."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True, use_cache=True)
+    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty is as good as not set
+        os.environ.pop("GAN_LIGHTNING_DATA", None)
     start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     debugging = os.environ.get(FULL_ERROR) == "1"
     exit_code = 0
@@ -222,7 +224,7 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
             args.overrides.insert(0, "sweep=grid")
     elif sweeps and not args.cfg:
         typed = [as_typed(override) for override in sweeps]
-        raise UsageError(f"{typed[0]}: a sweep takes -m; python -m gan_lightning -m {shlex.join(typed)}")
+        raise UsageError(f"{typed[0]}: a sweep takes -m; {python()} -m gan_lightning -m {shlex.join(typed)}")
 
 
 def _register_plugins() -> None:
@@ -257,8 +259,8 @@ def help_text(config_name: str) -> str:
 def _describe_options(text: str) -> str:
     """Every option with the first comment of its file; a star marks what the config with this text takes."""
     defaults: dict[str, str] = {}
-    for entry in OmegaConf.create(text).defaults:
-        defaults.update(entry if isinstance(entry, DictConfig) else {})
+    for entry in OmegaConf.to_container(OmegaConf.create(text))["defaults"]:  # type: ignore[call-overload, index]
+        defaults.update(entry if isinstance(entry, dict) else {})
     lines = []
     for group in groups():
         lines.append(group)

@@ -70,11 +70,11 @@ class Conditioning:
             raise ValueError(
                 "labels were given, and the networks know of no classes; train with conditioning=projection"
             )
-        wrong = labels.shape != (num,) or labels.dtype != torch.int64
+        wrong = not isinstance(labels, Tensor) or labels.shape != (num,) or labels.dtype != torch.int64
         if wrong or (num and not 0 <= labels.min() <= labels.max() < self.num_classes):
             raise ValueError(f"labels must be ({num},) int64 from 0 to {self.num_classes - 1}")
 
 
 def spread_evenly(num: int, most: int) -> Tensor:
     """The numbers from 0 to num - 1, or where that is more than `most` as many of them.   # (min(num, most),)"""
-    return torch.arange(num) if num <= most else torch.arange(most) * (num - 1) // (most - 1)
+    return torch.arange(num) if num <= most else torch.arange(most) * (num - 1) // max(1, most - 1)

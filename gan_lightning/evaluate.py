@@ -52,8 +52,10 @@ def main(config: DictConfig) -> None:
     file = find_checkpoint(config.ckpt)
     out = output_path(config.out, run_folder(file) / "evaluation", example=None)
     num_samples = max(NUM_SAMPLES, config.metrics.num_samples)
-    if "data" not in config:
+    if "_target_" not in config.data:
         run = run_config(file)
+        OmegaConf.set_struct(config, False)
+        config.data = {key: value for key, value in config.data.items() if value is not None}
         trained_with = run.pop("metrics", None)
         num_samples = max(num_samples, trained_with.num_samples if trained_with else 0)
         starts = ("metrics=", "metrics.extractor")

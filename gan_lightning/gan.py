@@ -3,8 +3,10 @@
 Shapes: B images of this device's share of the batch, Z latent, C channels, H height, W width.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -57,8 +59,9 @@ class GAN(LightningModule):
         networks: the config that builds the two networks, kept in checkpoints so that they can be loaded alone.
 
     Raises:
-        ValueError: if latent_dim or n_critic is below 1, max_gradient_norm is not positive, a network knows another
-            number of classes than the conditioning, or the constraint does not go with the discriminator.
+        ValueError: if latent_dim or n_critic is below 1, max_gradient_norm is not positive, a network does not take
+            labels or knows another number of classes than the conditioning, or the constraint does not go with the
+            discriminator.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class GAN(LightningModule):
         self.loss = loss or NonSaturating()
         self.conditioning = conditioning or Conditioning()
         for name, network in {"generator": generator, "discriminator": discriminator}.items():
+            check_call(network, name)
             known, num_classes = getattr(network, "num_classes", None), self.conditioning.num_classes
             if known not in (None, num_classes):
                 raise ValueError(
@@ -126,6 +130,29 @@ class GAN(LightningModule):
                 f"conditioning.num_classes={wanted} and data.num_classes={known} must be the same; in Python: "
                 f"ImageDataModule.from_tensors(images, labels, num_classes={wanted}); without labels: conditioning=none"
             )
+        self.check_shapes(getattr(self.trainer.datamodule, "image_shape", None))
+
+    @torch.no_grad()
+    def check_shapes(self, image_shape: tuple[int, ...] | None) -> None:
+        """Show both networks two images, to see that they are made for each other and for those of the data.
+
+        Raises:
+            ValueError: if not; PyTorch's own error, in the middle of a step, would speak of matrices.
+        """
+        labels = self.conditioning.in_turn(2)
+        labels = None if labels is None else labels.to(self.device)
+        z = torch.zeros(2, self.latent_dim, device=self.device, dtype=next(self.generator.parameters()).dtype)
+        key = f"latent_dim={self.latent_dim}"
+        way_out = "build the generator with the latent_dim that the GAN has"
+        try:
+            fake = evaluate(uncompiled(self.generator), z, labels)
+            shape = tuple(image_shape or fake.shape[1:])
+            key, way_out = f"data.image_shape={list(shape)}", f"build both networks with image_shape={shape}"
+            if fake.shape[1:] != shape:
+                raise ValueError(f"{key}: the generator makes images of {list(fake.shape[1:])}; {way_out}")
+            evaluate(uncompiled(self.discriminator), fake, labels)
+        except RuntimeError as error:
+            raise ValueError(f"{key} is not what the networks take ({error}); {way_out}") from error
 
     def on_train_start(self) -> None:
         schedules = {
@@ -284,7 +311,7 @@ class GAN(LightningModule):
     @property
     def sampler(self) -> nn.Module:
         """The generator that samples come from: the averaged one where there is one."""
-        return self.ema.generator if self.ema and self.ema.generator else self.generator
+        return self.ema.generator if self.ema and self.ema.generator is not None else self.generator
 
     @torch.no_grad()
     def sample(self, num: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
@@ -299,8 +326,11 @@ class GAN(LightningModule):
             (num, C, H, W) float32 in [-1, 1]; the same for the same seed on every device, whatever num.
 
         Raises:
-            ValueError: if labels are not such, or the generator is not conditional.
+            ValueError: if num or seed is no such number, labels are not such, or the generator is not conditional.
         """
+        for key, value, least in ("num", num, 1), ("seed", seed, 0):
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{key}={value} must be a whole number, {least} or more")
         return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device), labels)
 
     def on_validation_model_zero_grad(self) -> None:
@@ -324,12 +354,8 @@ class GAN(LightningModule):
             labels = self.conditioning.in_turn(len(z))
         else:
             self.conditioning.check(labels, len(z))
-        generator = self.sampler
-        was_training = generator.training
-        generator.eval()
-        images = generator(z.to(next(generator.parameters()).dtype), labels if labels is None else labels.to(z.device))
-        generator.train(was_training)
-        return images
+        dtype = next(self.sampler.parameters()).dtype
+        return evaluate(self.sampler, z.to(dtype), labels if labels is None else labels.to(z.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gan_lightning"] = {
@@ -339,3 +365,31 @@ class GAN(LightningModule):
             "networks": self.networks,
             "averaged": self.ema is not None,
         }
+
+
+def evaluate(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:
+    """What a network makes of its inputs in evaluation mode; it is left in the one that it was in."""
+    was_training = network.training
+    network.eval()
+    try:
+        return network(inputs, labels)
+    finally:
+        network.train(was_training)
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """What torch.compile was given; a network that was not compiled is its own."""
+    return getattr(network, "_orig_mod", network)
+
+
+def check_call(network: nn.Module, name: str) -> None:
+    """Raises ValueError if a network does not take labels beside its input."""
+    inputs = {"generator": "z", "discriminator": "images"}[name]
+    forward = uncompiled(network).forward
+    try:
+        inspect.signature(forward).bind(inputs, "labels")
+    except TypeError as error:
+        raise ValueError(
+            f"{name}: {type(network).__name__}.forward{inspect.signature(forward)} is called with the classes as well, "
+            f"which are None where there are none; write forward(self, {inputs}, labels=None)"
+        ) from error

@@ -11,7 +11,7 @@ BLOCK_SIZE = 500  # samples to be scored that are drawn from one seed
 def derive_seed(*parts: int) -> int:
     """Mix whole numbers >= 0 into one 64-bit seed; neighbouring inputs give unrelated seeds (NumPy's SeedSequence)."""
     # The count first: SeedSequence pads with zeros, so that (s,) and (s, 0) would be one.
-    return int(np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence([len(parts), *parts]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def block_seed(block: int, seed: int = 0) -> int:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_lightning.names import as_argument, as_typed
-from gan_lightning.paths import shorten
+from gan_lightning.paths import python, shorten
 
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 AT_END = "the run is at its end"
@@ -37,7 +37,7 @@ def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: 
         found = sorted(Path(runs).glob("**/checkpoints/last.ckpt"), key=lambda file: file.stat().st_mtime)
         if not found:
             raise ValueError(
-                f"ckpt is not set and there is no run in {runs}/; train one first: python -m gan_lightning"
+                f"ckpt is not set and there is no run in {runs}/; train one first: {python()} -m gan_lightning"
             )
         return found[-1]
     path = Path(path).expanduser()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command, working
 from gan_lightning.files import check_suffix
+from gan_lightning.paths import python
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,7 +75,8 @@ def main(config: DictConfig) -> None:
                 images.save_gif(frames, part, seconds=config.n, pause=False)
         else:
             images.save_png(images.grid(torch.cat(list(batches)), n if in_rows else config.nrow), part)
-    log.info("%d images of %s -> %s", num, file, out)
+    rows = f", n={config.n} made full: {n} of each of {num_classes} classes" if in_rows and num != config.n else ""
+    log.info("%d images of %s -> %s%s", num, file, out, rows)
 
 
 def read(config: DictConfig) -> tuple[bool, int, int]:
@@ -117,7 +119,7 @@ def check_class(number: int | None, num_classes: int, file: Path) -> None:
     if not num_classes:
         raise ValueError(
             f"class={number}: the generator of {file} knows of no classes; leave it out, or train one that does: "
-            "python -m gan_lightning conditioning=projection"
+            f"{python()} -m gan_lightning conditioning=projection"
         )
     raise ValueError(f"class={number}: the generator of {file} knows the classes 0 to {num_classes - 1}")
 

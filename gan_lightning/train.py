@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gan_lightning.cli import command, rank
 from gan_lightning.names import as_argument
-from gan_lightning.paths import conf_dir, shorten
+from gan_lightning.paths import conf_dir, python, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     for key, (done, end) in ends.items():
         if end not in (-1, None) and done >= end:
             further = (
-                f"python -m gan_lightning resume={as_argument(shorten(config.resume))} "
+                f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))} "
                 f"trainer.{key}={done + max(1, done // 5)}"
             )
             way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
@@ -274,11 +274,24 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
                 "says more", name, shorten(conf_dir() / "data" / name),
             )  # fmt: skip
     logger = [
-        instantiate(block, **keep_earlier(block["_target_"], earlier) if earlier else {})
+        instantiate(
+            inside(block, config.trainer.default_root_dir),
+            **keep_earlier(block["_target_"], earlier) if earlier else {},
+        )
         for block in plain(config.logger).values()
         if block
     ]
     return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
+
+
+def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The block of a logger, which writes into the run's folder where the block does not say where."""
+    from inspect import signature
+
+    from hydra.utils import get_object
+
+    takes = "save_dir" in signature(get_object(block["_target_"])).parameters
+    return {"save_dir": folder, **block} if takes else block
 
 
 def keep_earlier(logger: str, earlier: int) -> dict[str, Any]:
@@ -380,11 +393,11 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
         *(f"{tag:24} {value:.4f}" for tag, value in record.items() if tag.startswith(("loss/", "metrics/"))),
         f"everything is in {name}",
         f"  pictures     {name}/samples/",
-        *([f"  more images  python -m gan_lightning.sample ckpt={name}"] if can_sample else []),
-        "  curves       tensorboard --logdir outputs",
+        *([f"  more images  {python()} -m gan_lightning.sample ckpt={name}"] if can_sample else []),
+        f"  curves       {python()} -m tensorboard.main --logdir outputs",
     ]
     if state == "stopped":
-        lines.append(f"  go on        python -m gan_lightning resume={name}")
+        lines.append(f"  go on        {python()} -m gan_lightning resume={name}")
     log.info("\n%s", "\n".join(lines))
 
 

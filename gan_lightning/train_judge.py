@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command
+from gan_lightning.paths import cache_folder, expand
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,10 +75,11 @@ def train_and_save(
         ValueError: if out does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import output_path, written_whole
-    from gan_lightning.metrics.judge import OWN_JUDGES, pins, save_judge
+    from gan_lightning.metrics.judge import pins, save_judge
     from gan_lightning.metrics.judge_training import train_judge
 
-    path = output_path(str(out or ""), OWN_JUDGES.expanduser() / f"{name}.safetensors", example=f"{name}.safetensors")
+    default = cache_folder("judges") / f"{name}.safetensors"
+    path = output_path(str(out or ""), default if out else expand(default, "out"), example=f"{name}.safetensors")
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
     if not data.labels("train").any():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families import FAMILIES, num_parameters, stir
@@ -220,6 +221,7 @@ def test_generated_images_are_of_the_real_ones_classes(tmp_path):
     pixels = {
         image.numpy().tobytes(): label for image, label in zip(labelled().images(), labelled().labels(), strict=True)
     }
+    asked, told = asked[1:], told[1:]  # the first of each is the look at their sizes
     real = calls.batches[0].add(1).mul(127.5).round().to(torch.uint8)
     classes = torch.stack([pixels[image.numpy().tobytes()] for image in real])
     assert len(asked) == 2 and len(told) == 3
@@ -231,7 +233,7 @@ def test_unconditional_gan_hands_on_no_labels(tmp_path):
     gan, told = GAN(generator, discriminator, latent_dim=LATENT_DIM), []
     gan.discriminator.register_forward_hook(lambda _, inputs, __: told.append(inputs[1]))
     fit(gan, tmp_path, 1, data=labelled())
-    assert told == [None] * 3
+    assert told == [None] * (1 + 3)  # the first is the look at their sizes
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.5])
@@ -356,16 +358,30 @@ def test_data_of_another_number_of_classes_is_refused_before_training(tmp_path):
 
 @pytest.mark.parametrize("labels", [torch.arange(6), torch.arange(6) % K - 1], ids=["too high", "negative"])
 def test_labels_outside_of_the_classes_are_refused_as_they_are_read(labels):
-    data = ImageDataModule.from_tensors(torch.zeros(6, *SHAPE, dtype=torch.uint8), labels, num_classes=K)
     with pytest.raises(ValueError, match=r"^data\.num_classes=3: labels must be 0 to 2, and those of images are "):
-        data.images()
+        ImageDataModule.from_tensors(torch.zeros(6, *SHAPE, dtype=torch.uint8), labels, num_classes=K)
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(5, dtype=torch.int64), torch.zeros(6)], ids=["too few", "floats"])
-def test_labels_of_another_form_are_refused_as_they_are_read(labels):
-    data = ImageDataModule.from_tensors(torch.zeros(6, *SHAPE, dtype=torch.uint8), labels, num_classes=K)
-    with pytest.raises(ValueError, match=r"needs labels that are \(6,\) int64, one for each image, not \([56],\)"):
-        data.images()
+@pytest.mark.parametrize("num_classes", [0, K])
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(5, dtype=torch.int64), torch.zeros(6), torch.zeros(6, 1, dtype=torch.int64), [0] * 7, np.zeros(6)],
+    ids=["too few", "floats", "a column", "too many in a list", "an array of floats"],
+)
+def test_labels_of_another_form_are_refused_before_training(labels, num_classes):
+    with pytest.raises(ValueError, match=r"labels must be \(6,\) int64, one for each image, not \([567],"):
+        ImageDataModule.from_tensors(torch.zeros(6, *SHAPE, dtype=torch.uint8), labels, num_classes=num_classes)
+
+
+def test_a_reader_with_labels_of_another_length_is_refused_before_training(tmp_path):
+    class Short:
+        def fetch(self, root): ...
+
+        def read(self, root, split):
+            return torch.zeros(6, *SHAPE, dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
+
+    with pytest.raises(ValueError, match=r"labels must be \(6,\) int64"):
+        ImageDataModule(tmp_path, Short(), SHAPE, batch_size=2).setup("fit")
 
 
 def test_images_without_labels_have_no_classes():

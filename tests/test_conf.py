@@ -115,6 +115,18 @@ def test_gpu_trains_one_batch(compose, tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] == 1
 
 
+@pytest.mark.parametrize("recipe", [None, *options("experiment")])
+def test_debug_is_small_whatever_the_recipe_says_and_what_is_typed_counts(compose, recipe):
+    chosen = [f"experiment={recipe}"] if recipe else []
+    config = compose(*chosen, "trainer=debug", small=False)
+    assert config.data.batch_size <= 8 and config.trainer.limit_train_batches <= 4
+    assert (config.trainer.max_epochs, config.trainer.max_steps, config.trainer.check_val_every_n_epoch) == (2, -1, 2)
+    typed = compose(*chosen, "trainer=debug", "data.batch_size=9", "trainer.max_epochs=3", small=False)
+    assert (typed.data.batch_size, typed.trainer.max_epochs) == (9, 3)
+    whole = compose(*chosen, small=False)
+    assert whole.data.batch_size > 8 and max(whole.trainer.max_epochs, whole.trainer.max_steps) > 2
+
+
 @pytest.mark.parametrize("choice", [f"model={option}" for option in options("model")])
 def test_every_model_takes_color_images_of_another_size(compose, choice):
     gan = build_gan(compose(choice, "data.image_shape=[3,32,32]"))

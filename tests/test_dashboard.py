@@ -107,7 +107,7 @@ def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
 def test_hparams_have_a_column_for_every_choice_of_what_is_trained():
     from gan_lightning.paths import groups
 
-    watching = {"callbacks", "logger", "metrics", "sweep", "trainer"}
+    watching = {"callbacks", "logger", "metrics", "size", "sweep", "trainer"}
     choices = {group: "some" for group in groups() if "/" not in group}
     assert hyperparameters(choices, {}).keys() == choices.keys() - watching
     config = {"augment": {"_target_": "a", "strength": 0.5}, "constraint": {"limit": 0.01}, "logger": {"name": "x"}}

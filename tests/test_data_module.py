@@ -2,6 +2,7 @@ from itertools import chain
 from pathlib import Path
 
 import idx_files
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -210,6 +211,47 @@ def test_batch_size_that_the_devices_cannot_share_is_refused(tmp_path, batch_siz
     data.trainer = devices
     with pytest.raises(ValueError, match=message):
         data.setup("fit")
+
+
+# A data set from memory
+
+GREY = np.arange(4 * 6 * 5, dtype=np.uint8).reshape(4, 6, 5)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "images",
+    [GREY, GREY[:, None], torch.from_numpy(GREY), read_only(GREY), np.asfortranarray(GREY), GREY[::-1][::-1]],
+    ids=["array of grey", "array", "tensor of grey", "read-only", "other order", "backwards"],
+)
+@pytest.mark.parametrize("labels", [None, [0, 1, 0, 1], np.array([0, 1, 0, 1], "int32"), torch.tensor([0, 1, 0, 1])])
+def test_images_and_labels_from_memory_are_taken_in_every_common_form(images, labels):
+    data = ImageDataModule.from_tensors(images, labels, num_classes=0 if labels is None else 2, batch_size=2)
+    assert data.images().shape == (4, 1, 6, 5) and data.images().dtype == torch.uint8
+    assert (data.images()[:, 0].numpy() == GREY).all()
+    assert data.labels().tolist() == ([0, 0, 0, 0] if labels is None else [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "way_out"),
+    [
+        (GREY / 255, r"float64; of numbers in \[0, 1\]: \(255 \* images\)\.round\(\)\.to\(torch\.uint8\)"),
+        (torch.zeros(4, 1, 6, 5), "float32; of numbers in"),
+        (np.zeros((4, 6, 5, 3), np.uint8), r"channels come first: images\.permute\(0, 3, 1, 2\)"),
+        (GREY[0], r"must be \(N, C, H, W\) uint8, not \(6, 5\)"),
+        (GREY[:0], r"not \(0, 1, 6, 5\)"),
+        (["a.png"], "tensor or a NumPy array of numbers"),
+    ],
+    ids=["floats", "tensor of floats", "channels last", "one image", "none", "names"],
+)
+def test_images_from_memory_of_another_form_are_refused_with_the_way_out(images, way_out):
+    with pytest.raises(ValueError, match=way_out):
+        ImageDataModule.from_tensors(images)
 
 
 # The real files and configs

@@ -123,7 +123,7 @@ def test_damaged_file_is_refused_by_name_and_never_unpickled(published, monkeypa
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("unpickled"))
     with pytest.raises(ValueError, match=f"holds no intact {FOLDER}/{name}"):
         there.read(published, "train")
-    with pytest.raises(fetch.DataError, match=rf"{FOLDER}/{name}  MD5 \w{{32}}  \(damaged\)"):
+    with pytest.raises(fetch.DataError, match=rf"{FOLDER}/{name} \(damaged\)"):
         there.fetch(published)
 
 
@@ -184,19 +184,20 @@ def test_archive_that_is_cut_short_is_not_believed(published, tmp_path, serve): 
     cut = (published / ARCHIVE).read_bytes()[:-1000]
     (published / ARCHIVE).write_bytes(cut)
     url, _ = serve(published)
-    with pytest.raises(fetch.DataError, match=r"Put these into .*root or set data.root"):
+    with pytest.raises(fetch.DataError, match=r"; put them there, or set data.root to the folder that holds them$"):
         reader(published, url + ARCHIVE).fetch(tmp_path / "root")
 
 
-def test_without_network_or_files_the_run_is_told_what_to_put_where(published, tmp_path):
+def test_without_network_or_files_the_run_is_told_what_to_put_where_in_one_line(published, tmp_path, caplog):
     dead = dead_mirror() + ARCHIVE
-    with pytest.raises(ValueError) as caught:
+    with caplog.at_level("DEBUG"), pytest.raises(ValueError) as caught:
         reader(published, dead).fetch(tmp_path / "root")
     message = str(caught.value)
-    assert message.startswith(f"data.root={tmp_path / 'root'} lacks files") and "refused" in message
+    assert message.startswith(f"data.root={tmp_path / 'root'} lacks ") and "refused" in message
+    assert "\n" not in message and len(message.replace(str(tmp_path), "")) < 400
     assert f"{tmp_path / 'root' / ARCHIVE}: it is not there" in message  # it may be put there whole
     for name, md5 in cifar_files.checksums(published).items():
-        assert f"{name}  MD5 {md5}  (missing)" in message
+        assert f"{name}  MD5 {md5}  (missing)" in caplog.text
 
 
 def test_mirror_that_never_answers_is_waited_for_once(published, tmp_path, silent, tried):  # noqa: F811

@@ -330,3 +330,14 @@ def test_conditional_generator_is_scored_by_its_classes_and_by_who_learns_from_t
     assert [len(part) for part in real] == [512, 512, 640, 640]
     said = capsys.readouterr().out
     assert "train_on_synthetic: accuracy on the test split after 4 epochs" in said and "conditional_accuracy" in said
+
+
+def test_the_judge_and_the_folder_of_the_runs_data_can_be_named(evaluate, run, idx_data, tmp_path):
+    (root,) = (override.partition("=")[2] for override in idx_data if override.startswith("data.root="))
+    (tmp_path / "moved").symlink_to(root)
+    evaluate(f"ckpt={run}", "data.name=fashion_mnist", f"data.root={tmp_path}/moved", f"out={tmp_path}/out")
+    generated = json.loads((tmp_path / "out" / "evaluation.json").read_text())["generated"]
+    assert generated["judge"] == "fashion_mnist"
+    assert generated["reference"] == "fashion_mnist, training split, 512 images"
+    with pytest.raises(Exception, match=r"No judge for 'unheard_of'"):
+        evaluate(f"ckpt={run}", "data.name=unheard_of")

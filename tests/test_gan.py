@@ -14,6 +14,7 @@ from gan_lightning.callbacks.console import Console, ProgressBar
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.callbacks.tensorboard import Dashboard
+from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
@@ -397,3 +398,86 @@ def test_value_that_an_optimizer_refuses_is_named_with_its_owner(tmp_path, name)
     gan = small_gan(**{f"{name}_optimizer": lambda parameters: torch.optim.Adam(parameters, lr=-1.0)})
     with pytest.raises(ValueError, match=rf"optimizer\.{name}: Invalid learning rate: -1"):
         fit(gan, tmp_path)
+
+
+# --- What is handed in from Python -------------------------------------------------------------------------
+
+
+class Alone(nn.Module):
+    """A network that looks at no labels, and does not take any."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return self.network(inputs, None)
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+@pytest.mark.parametrize("wrap", [Alone, nn.Sequential, lambda network: torch.compile(Alone(network), backend="eager")])
+def test_a_network_that_takes_no_labels_is_refused_when_the_gan_is_made(name, wrap):
+    network = wrap(getattr(small_gan(), name))
+    with pytest.raises(ValueError, match=rf"^{name}: .*; write forward\(self, (z|images), labels=None\)$"):
+        small_gan(**{name: network})
+
+
+@pytest.mark.parametrize("num", [-1, 0, 2.5, "4", None])
+def test_samples_of_no_number_are_refused(num):
+    with pytest.raises(ValueError, match=rf"^num={num} must be a whole number, 1 or more$"):
+        small_gan().sample(num)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5])
+def test_samples_of_no_seed_are_refused(seed):
+    with pytest.raises(ValueError, match=rf"^seed={seed} must be a whole number, 0 or more$"):
+        small_gan().sample(4, seed=seed)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], torch.zeros(3, dtype=torch.int64), torch.zeros(2)])
+def test_samples_of_labels_of_another_form_are_refused(labels):
+    gan = small_gan()
+    gan.conditioning = Conditioning(2)
+    with pytest.raises(ValueError, match=r"^labels must be \(2,\) int64 from 0 to 1$"):
+        gan.sample(2, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"discriminator": mlp.Discriminator((1, 9, 9), [16])}, r"^data\.image_shape=\[1, 8, 8\] is not what .*mat1"),
+        (
+            {"generator": mlp.Generator(LATENT_DIM, (1, 9, 9), [16])},
+            r"the generator makes images of \[1, 9, 9\]; build",
+        ),
+        ({"latent_dim": LATENT_DIM + 1}, r"^latent_dim=5 is not what the networks take"),
+    ],
+    ids=["discriminator", "generator", "latent_dim"],
+)
+def test_networks_of_another_size_than_the_data_are_refused_before_training(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        fit(small_gan(**settings), tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_looking_at_the_sizes_leaves_the_networks_as_they_were():
+    gan = small_gan(ema=EMA())
+    before = weights(gan)
+    gan.check_shapes(SHAPE)
+    assert same(weights(gan), before) and gan.generator.training and gan.discriminator.training
+
+
+@pytest.mark.filterwarnings("ignore")  # what torch.compile says of the loops that it leaves alone
+@pytest.mark.parametrize("compiled", ["networks", pytest.param("gan", marks=pytest.mark.slow)])
+def test_compiled_networks_and_a_compiled_gan_train_as_they_would_alone(tmp_path, compiled):
+    def made(compile_network):
+        names = ("generator", "discriminator")
+        return small_gan(ema=EMA(), **{name: compile_network(getattr(small_gan(), name)) for name in names})
+
+    def compile_it(module):
+        return torch.compile(module, backend="eager")
+
+    fit(plain := made(lambda network: network), tmp_path, 2)
+    gan = made(compile_it if compiled == "networks" else lambda network: network)
+    fit(compile_it(gan) if compiled == "gan" else gan, tmp_path, 2)
+    assert_close(gan.sample(4), plain.sample(4))

@@ -28,10 +28,12 @@ PURE = {
 }
 OURS = {  # what of this package a part may import; a part that is not named here may import any but a command
     **dict.fromkeys(PURE, PURE),
+    "metrics": PURE | {"paths"},  # where judges and references are kept
     "gan": PURE - {"metrics", "images"},
-    "data": {"data", "randomness", "images", "files"},
+    "data": {"data", "randomness", "images", "files", "paths"},
     "callbacks": {
-        *("callbacks", "metrics", "images", "files", "gan", "losses", "latent", "randomness", "terminal", "words")
+        *("callbacks", "conditioning", "metrics", "images", "files", "gan", "losses", "latent", "randomness"),
+        *("terminal", "words"),
     },
     "checkpoint": {"gan", "conditioning", "ema", "runs", "files"},
     "runs": {"names", "paths"},

@@ -1,6 +1,7 @@
 """A wheel is all a user needs: conf/ and data files included, from any folder, without this checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -51,3 +52,47 @@ def test_an_installed_wheel_helps_and_trains_in_any_folder(
     assert (folder / "checkpoints" / "last.ckpt").exists()
     run("-m", "gan_lightning.sample", "n=4", "out=four.png")
     assert (tmp_path / "four.png").exists()
+
+
+def lowest(*extras: str) -> list[str]:
+    """`name==version` of every lower bound in pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text()
+    blocks = [re.search(rf"(?ms)^{name} = \[.*?^\]", text) for name in ("dependencies", *extras)]
+    bounds = [bound for block in blocks if block for bound in re.findall(r'"([\w-]+)>=([\d.]+)', block[0])]
+    return [f"{name}=={version}" for name, version in bounds]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_lowest_versions_that_are_allowed_train_and_export(
+    wheel: Path, idx_data: list[str], tmp_path: Path
+) -> None:
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
+
+    def install(*packages: str) -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-m", "pip", "install", "--quiet", *packages]
+        return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+    bounds = lowest("export", "sweeps")
+    assert len(bounds) > 10
+    tried = install("--no-deps", *(bound for bound in bounds if bound.startswith("filelock")))
+    if tried.returncode:
+        pytest.skip(f"pip has no index here: {tried.stderr.strip().splitlines()[-1]}")
+    try:
+        installed = install(str(wheel), *bounds)
+    except subprocess.TimeoutExpired:
+        pytest.skip("pip took longer than 15 minutes to fetch 3 GB")
+    assert installed.returncode == 0, installed.stderr
+
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    tpe = ["-m", "sweep=mlp_tpe", "sweep.n_trials=1", "sweep.name=tpe"]
+    for args in (
+        ["gan_lightning", "trainer=debug", "hydra.run.dir=run", "data.batch_size=8", *idx_data, "metrics=judge"],
+        ["gan_lightning.sample", "ckpt=run", "n=4"],
+        ["gan_lightning.export", "ckpt=run", "format=onnx"],
+        ["gan_lightning", *tpe, "trainer=debug", "data.batch_size=8", *idx_data],
+    ):
+        command = [str(python), "-m", *args]
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr

@@ -210,9 +210,12 @@ def test_class_is_that_of_all_images(of_classes, sample, tmp_path):
     assert np.array_equal(np.load(tmp_path / "x.npy"), zeros.numpy()) and not torch.equal(twos, zeros)
 
 
-def test_without_a_class_the_grid_has_a_row_for_each_and_in_each_column_one_z(of_classes, sample, tmp_path):
+def test_without_a_class_the_grid_has_a_row_for_each_and_in_each_column_one_z(of_classes, sample, tmp_path, caplog):
     folder, gan = of_classes
-    sample(f"ckpt={folder}", "n=10", f"out={tmp_path}/x.png")  # the last column is filled
+    with caplog.at_level("INFO"):
+        sample(f"ckpt={folder}", "n=10", f"out={tmp_path}/x.png")  # the last column is filled, and that is said
+        sample(f"ckpt={folder}", "n=12", f"out={tmp_path}/y.png")
+    assert [", n=10 made full: 4 of each of 3 classes" in line for line in caplog.messages] == [True, False]
     rows = [gan.sample(4, labels=torch.full((4,), number)) for number in range(3)]
     assert torch.equal(picture(tmp_path / "x.png"), grid(torch.cat(rows), nrow=4))
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_run_from_the_command_line_leaves_what_is_promised_and_its_command_repea
 
     record = score(folder)
     assert record["seed"] == 7
-    assert (record["iterations"], record["images"]) == (8, 8 * 128)
+    assert (record["iterations"], record["images"]) == (8, 8 * 8)
     assert record["images_per_second"] == pytest.approx(record["images"] / record["seconds"], rel=0.01)
     assert {"python", "gan-lightning", "torch", "lightning"} <= record["versions"].keys()
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -296,7 +297,14 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
 
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", watched)
     folder = train(
-        *("data.batch_size=64", f"n_critic={n_critic}", "schedule=cosine", "schedule.warmup=3"),
+        *(
+            "data.batch_size=64",
+            "trainer.limit_train_batches=8",
+            "trainer.limit_val_batches=2",
+            f"n_critic={n_critic}",
+            "schedule=cosine",
+            "schedule.warmup=3",
+        ),
         *("trainer.log_every_n_steps=2", "callbacks.checkpoint.every_n_steps=3"),
         *("optimizer.generator.lr=2e-3", "optimizer.discriminator.lr=1e-3"),
         *("metrics=judge", "metrics.num_samples=512", "metrics.cache=null", "trainer.check_val_every_n_epoch=1"),
@@ -338,3 +346,35 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
 def test_image_shape_of_other_than_three_numbers_is_refused(compose, shape):
     with pytest.raises(ValueError, match=r"^data\.image_shape=.* must be channels, height, width"):
         build_gan(compose(f"data.image_shape={shape}", "model=dcgan"))
+
+
+def test_a_logger_that_is_added_by_hand_writes_into_the_runs_folder(train, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    target = "lightning.pytorch.loggers.CSVLogger"
+    more = f"+logger.mine={{_target_:{target},name:mine}}"
+    folder = train(*ONE, more)
+    assert (folder / "mine").is_dir() and listing(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("~/.cache/gan_lightning/mnist").expanduser().is_dir(), reason="needs MNIST's files")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["model=r3gan"],
+        ["model=resnet", "conditioning=projection"],
+        ["data=stacked_mnist"],
+        ["experiment=stacked_r3gan"],
+    ],
+    ids=" ".join,
+)
+def test_debug_means_seconds_and_scores_as_well(run_cli, tmp_path, chosen):
+    started = time.monotonic()
+    result = run_cli(*chosen, "trainer=debug", f"metrics.cache={tmp_path}/cache", "hydra.run.dir=run", timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - started < 60  # 20 on two quiet cores, after its first word
+    record = score(tmp_path / "run")
+    assert record["iterations"] == 8 and record["scored"]["num_samples"] == 500
+    assert "training split, 500 of 60,000 images" in record["scored"]["reference"]
+    assert not (tmp_path / "cache").exists()

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from gan_lightning.data import ImageDataModule
-from gan_lightning.metrics import judge as judge_module
 from gan_lightning.metrics.judge import extract, load_judge
 from gan_lightning.train_judge import main, train_and_save
 
@@ -18,7 +17,7 @@ def train_judge(compose, idx_data):
 @pytest.fixture
 def own_judges(tmp_path, monkeypatch):
     """The folder where judges of users' own data sets are kept, empty."""
-    monkeypatch.setattr(judge_module, "OWN_JUDGES", tmp_path / "judges")
+    monkeypatch.setenv("GAN_LIGHTNING_DATA", str(tmp_path))
     return tmp_path / "judges"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_lightning.callbacks.tensorboard import as_markdown, writers
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
-from gan_lightning.metrics.scores import Reference, Scores, load_reference, score
+from gan_lightning.metrics.scores import Reference, Scores, choose, load_reference, score
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +49,16 @@ class Evaluation(Callback):
         limit = trainer.limit_val_batches
         if trainer.is_global_zero and self.reference is None and limit != 0 and not trainer.fast_dev_run:
             data = trainer.datamodule
-            cache = Path(self.cache) if self.cache else None
-            self.reference = load_reference(data.name, data.images(), data.images("test"), self.extractor, cache)
-            if gan.conditioning.num_classes:
-                self.reference.held_out_labels = data.labels("test")
             drawn, origin = data.num_drawn(limit), f"metrics.num_samples={data.num_val_samples}"
-            if drawn < data.num_val_samples:
+            images, held_out, labels, trial_of = data.images(), data.images("test"), data.labels("test"), 0
+            if drawn < data.num_val_samples:  # told not to draw all, nor look at all real images: that takes minutes
                 origin = f"trainer.limit_val_batches={limit} of {origin}: {drawn}"
+                some, trial_of = choose(len(held_out), drawn), len(images)
+                images, held_out, labels = images[choose(len(images), drawn)], held_out[some], labels[some]
+            cache = Path(self.cache) if self.cache else None
+            self.reference = load_reference(data.name, images, held_out, self.extractor, cache, trial_of)
+            if gan.conditioning.num_classes:
+                self.reference.held_out_labels = labels
             self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:

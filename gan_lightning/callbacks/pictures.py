@@ -11,6 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning import images
 from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.conditioning import spread_evenly
 from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
 from gan_lightning.latent import slerp
@@ -46,7 +47,9 @@ class Pictures(Callback):
         self.folder = Path(trainer.default_root_dir) / "samples"
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.datamodule is not None:
-            real = images.grid(images.normalize(trainer.datamodule.images()[: self.num_images]), self.nrow)
+            shown = trainer.datamodule.images()
+            shown = shown[spread_evenly(len(shown), self.num_images)]  # a folder's first ones are all of one class
+            real = images.grid(images.normalize(shown), self.nrow)
             self._keep(real, "real.png")
         if gan.global_step == 0:  # a resumed run has shown these
             if trainer.datamodule is not None:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10  # until a mirror answers, and for each wait afterwards
 CLIENT_SECONDS = 120  # for one command of a package manager: 30 MB at 2 Mbit/s
+NAMED = 2  # missing files in a line
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 # Given the names that are missing, yields (name, content), plain or gzipped, of those that it has.
@@ -145,17 +146,18 @@ class Files:
             part.write_bytes(content)
 
     def _explanation(self, missing: list[str], failures: list[str]) -> str:
-        lines = [f"data.root={self.root} lacks files of the data set, and no source had them:"]
-        lines += [f"  {failure}" for failure in failures]
-        plain = ", plain or as .gz," if self.unzip else ""
-        lines += [f"Put these into {self.root}{plain} or set data.root to the folder that holds them:"]
-        for name, checksum in self.checksums.items():
-            state = "there"
-            if name in missing:
-                state = "damaged" if self._candidates(name) else "missing"
+        damaged = [name for name in missing if self._candidates(name)]
+        some = [f"{name} (damaged)" if name in damaged else name for name in missing[:NAMED]]
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        tried = f" ({'; '.join(failures)})" if failures else ""
+        for name, checksum in self.checksums.items():  # in the log file, for who looks for them
+            state = "damaged" if name in damaged else "missing" if name in missing else "there"
             algorithm = {"md5": "MD5", "sha256": "SHA-256"}[_algorithm(checksum)]
-            lines += [f"  {name}  {algorithm} {checksum}  ({state})"]
-        return "\n".join(lines)
+            log.debug("%s  %s %s  (%s)", name, algorithm, checksum, state)
+        return (
+            f"data.root={self.root} lacks {', '.join(some)}{more}, and no source had them{tried}; "
+            f"put them there{', plain or as .gz' if self.unzip else ''}, or set data.root to the folder that holds them"
+        )
 
 
 def from_mirror(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -19,6 +19,21 @@ def check_channels(image_shape: Sequence[int]) -> None:
         )
 
 
+class Unfit(ValueError):
+    """A picture that is whole, and cannot be an image. The message is for people."""
+
+
+def to_8_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 16 or 32 bits; of 32 those that hold 8 or 16. A grey that stands for transparent is white."""
+    pixels = np.asarray(picture).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise Unfit(f"pixels are whole numbers from {pixels.min()} to {pixels.max()}, of no known range")
+    clear = pixels == picture.info.get("transparency", -1)
+    holds_8_bits = picture.mode == "I" and pixels.max() <= 255
+    pixels = pixels if holds_8_bits else pixels // 257
+    return Image.fromarray(np.where(clear, 255, pixels).astype(np.uint8))
+
+
 def fit(picture: Image.Image, image_shape: Sequence[int]) -> Tensor:
     """Turn a picture upright, crop it at its centre to the shape's proportions, resize it with an antialiasing filter.
 
@@ -36,9 +51,9 @@ def fit(picture: Image.Image, image_shape: Sequence[int]) -> Tensor:
     channels, height, width = image_shape
     picture = ImageOps.exif_transpose(picture)  # as its camera was held
     if picture.mode == "F":
-        raise ValueError("pixels are floating-point numbers, of no known range")
+        raise Unfit("pixels are floating-point numbers, of no known range")
     if picture.mode.startswith("I"):  # Pillow would cut off what is above 255
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+        picture = to_8_bits(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

@@ -19,14 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.data.fetch import writing
-from gan_lightning.data.fitting import check_channels, fit
+from gan_lightning.data.fitting import Unfit, check_channels, fit
 from gan_lightning.files import written_whole
+from gan_lightning.paths import expand
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of a cached file; raise it with any change to what is in one
+FORMAT = 2  # of a cached file; raise it with any change to what is in one
 TEST_EVERY = 10  # pictures, of which the last is in the test split
 NAMED = 5  # names of files in a line
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train/, the first that is there
 
 
 class File(NamedTuple):
@@ -40,7 +42,7 @@ class FolderReader:
 
         root/cat/1.png root/dog/2.jpg     classes, numbered in the order of their folders' names
         root/1.png root/2.jpg             one class
-        root/train/… root/test/…          either of these, already split; else every tenth picture is the test split
+        root/train/… root/test/…          either of these, already split (or val/); else every tenth is the test split
 
     What cannot be read is left out with a warning; so are pictures beside folders of classes, and hidden files.
 
@@ -56,7 +58,7 @@ class FolderReader:
     def __init__(self, image_shape: Sequence[int], cache: str | Path) -> None:
         check_channels(image_shape)
         self.image_shape = tuple(image_shape)
-        self.cache = Path(cache).expanduser()
+        self.cache = expand(cache, "data.reader.cache")
 
     def fetch(self, root: Path) -> None:
         """Read the pictures, unless that has been done.
@@ -67,10 +69,11 @@ class FolderReader:
         with safetensors.safe_open(self._cached(root), "pt") as file:
             about = json.loads(file.metadata()["about"])
         splits = " and ".join(f"{number:,} to {split}" for split, number in about["pictures"].items())
-        log.info("%s: pictures of %d classes, %s, %s", root, about["num_classes"], splits, about["split_by"])
+        classes = f"{len(about['classes'])} classes ({named(about['classes'][:NAMED], len(about['classes']))})"
+        log.info("%s: pictures of %s, %s, %s", root, classes, splits, about["split_by"])
         if about["left_out"]:
             log.warning(
-                "data.root=%s: %d files are left out, which are no pictures or lie beside the folders of classes: %s",
+                "data.root=%s: %d files are left out, which are no pictures to use or beside the classes' folders: %s",
                 root, about["left_out"], named(about["some_left_out"], about["left_out"]),
             )  # fmt: skip
 
@@ -112,6 +115,8 @@ class FolderReader:
         paths = [file.path for file in files]
         images = torch.empty(len(paths), *self.image_shape, dtype=torch.uint8)
 
+        reasons: dict[int, str] = {}  # of pictures that are whole
+
         def place(number: int) -> bool:
             """Read a picture to its place; False if that fails, for which Pillow has many kinds of errors."""
             try:
@@ -120,6 +125,12 @@ class FolderReader:
                     images[number] = fit(picture, self.image_shape)
             except MemoryError:
                 raise
+            except Image.DecompressionBombError:
+                reasons[number] = f"over {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels; make it smaller"
+                return False
+            except Unfit as error:
+                reasons[number] = str(error)
+                return False
             except Exception as error:
                 log.debug("%s: %s", paths[number], error)
                 return False
@@ -128,12 +139,14 @@ class FolderReader:
         with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd files
             readable = list(pool.map(place, range(len(paths))))
-        by_folder = {"train", "test"} <= {path.split("/")[0] for path in paths if "/" in path}
-        kept, places = arrange(paths, readable, by_folder)
+        tops = {path.split("/")[0] for path in paths if "/" in path}
+        test = next((name for name in TEST_FOLDERS if name in tops and "train" in tops), "")
+        kept, places = arrange(paths, readable, test)
+        told = [f"{path} ({reasons[number]})" if number in reasons else path for number, path in enumerate(paths)]
         if not kept:
             raise ValueError(
                 f"data.root={root} has no picture that can be read, among {len(paths)} files{': ' if paths else ''}"
-                f"{named(paths[:NAMED], len(paths))}; name a folder of pictures"
+                f"{named(told[:NAMED], len(paths))}; name a folder of pictures"
             )
         classes = sorted({name for _, name in places})  # of pictures in one folder ""
         number_of = {name: number for number, name in enumerate(classes)}
@@ -146,10 +159,10 @@ class FolderReader:
         left_out = sorted(set(range(len(paths))) - set(kept))
         return tensors, {
             "pictures": {split: len(tensors[f"{split}.labels"]) for split in ("train", "test")},
-            "split_by": "by its folders" if by_folder else f"every {TEST_EVERY}th to test",
-            "num_classes": len(classes),
+            "split_by": f"by its folders train/ and {test}/" if test else f"every {TEST_EVERY}th to test",
+            "classes": classes,
             "left_out": len(left_out),
-            "some_left_out": [paths[number] for number in left_out[:NAMED]],
+            "some_left_out": [told[number] for number in left_out[:NAMED]],
         }
 
 
@@ -185,23 +198,23 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
 
 
-def arrange(paths: list[str], readable: list[bool], by_folder: bool) -> tuple[list[int], list[tuple[str, str]]]:
+def arrange(paths: list[str], readable: list[bool], test: str) -> tuple[list[int], list[tuple[str, str]]]:
     """Which pictures are taken, by their numbers, and the split and the class's name of each of them.
 
     Args:
-        by_folder: whether folders train/ and test/ hold the splits.
+        test: the folder that holds the test split, beside train/; empty: there is none.
     """
     kept, places = [], []
     for number, path in enumerate(paths):
         *folders, _ = path.split("/")
-        split = folders.pop(0) if by_folder and folders else ""
-        if readable[number] and (split in ("train", "test") or not by_folder):
+        split = folders.pop(0) if test and folders else ""
+        if readable[number] and (split in ("train", test) or not test):
             kept.append(number)
-            places.append((split, folders[0] if folders else ""))
+            places.append(("test" if split == test else split, folders[0] if folders else ""))
     if any(name for _, name in places):
         kept = [number for number, (_, name) in zip(kept, places, strict=True) if name]
         places = [place for place in places if place[1]]
-    if not by_folder:
+    if not test:
         splits = ["train" if row % TEST_EVERY else "test" for row in range(1, len(kept) + 1)]
         places = [(split, name) for split, (_, name) in zip(splits, places, strict=True)]
     return kept, places

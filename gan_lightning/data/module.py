@@ -4,17 +4,22 @@ Shapes: B real images per iteration over all devices, N images in a split, C cha
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gan_lightning.images import normalize
+from gan_lightning.paths import expand
 from gan_lightning.randomness import BLOCK_SIZE, derive_seed
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 
@@ -81,7 +86,7 @@ class ImageDataModule(LightningDataModule):
                 f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
                 "try [1,28,28]"
             )
-        self.root = Path(root).expanduser().absolute()
+        self.root = expand(root, "data.root").absolute()
         self.reader = reader
         self.image_shape = tuple(image_shape)
         self.batch_size = batch_size
@@ -95,18 +100,24 @@ class ImageDataModule(LightningDataModule):
         self._splits: dict[str, Batch] = {}
 
     @classmethod
-    def from_tensors(cls, images: Tensor, labels: Tensor | None = None, **settings: Any) -> "ImageDataModule":
-        """A data set of your own: images (N, C, H, W) uint8, labels (N,) int64 if there are any.
+    def from_tensors(cls, images: Any, labels: Any = None, **settings: Any) -> "ImageDataModule":
+        """A data set of your own.
 
         Args:
+            images: (N, C, H, W) uint8, or (N, H, W) of grey ones; a tensor or a NumPy array.
+            labels: (N,) whole numbers, if there are any; a list as well.
             settings: batch_size, replacement, seed, name, num_classes.
+
+        Raises:
+            ValueError: if these are no such images or labels, or their numbers differ.
         """
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            raise ValueError(f"images must be (N, C, H, W) uint8, not {tuple(images.shape)} {images.dtype}")
+        images, labels = as_images(images), None if labels is None else as_labels(labels)
         if labels is None and settings.get("num_classes"):
             raise ValueError(f"num_classes={settings['num_classes']}: without labels there are no classes; give labels")
         _, channels, height, width = images.shape
-        return cls(".", Tensors(images, labels), (channels, height, width), **settings)
+        data = cls(".", Tensors(images, labels), (channels, height, width), **settings)
+        data.images()  # refuses what does not fit together
+        return data
 
     def prepare_data(self) -> None:
         self.reader.fetch(self.root)
@@ -204,8 +215,12 @@ class ImageDataModule(LightningDataModule):
                     f"data.image_shape={list(self.image_shape)} is not the shape of the images in "
                     f"data.root={self.root}; try {str(list(shape)).replace(' ', '')}"
                 )
-            if self.num_classes:
-                self._check_labels(labels, len(images))
+            self._check_labels(labels, len(images))
+            if split == "train" and len(found := labels.unique()) < self.num_classes:
+                log.warning(
+                    "data.num_classes=%d: the train split of %s has images of %d classes alone, and the others stay "
+                    "untrained; try data.num_classes=%d", self.num_classes, self.name, len(found), int(found.max()) + 1,
+                )  # fmt: skip
             self._splits[split] = images, labels
         return self._splits[split]
 
@@ -215,9 +230,11 @@ class ImageDataModule(LightningDataModule):
     def _check_labels(self, labels: Tensor, num_images: int) -> None:
         if labels.shape != (num_images,) or labels.dtype != torch.int64:
             raise ValueError(
-                f"data.num_classes={self.num_classes} needs labels that are ({num_images},) int64, one for each image, "
+                f"{self.name}: labels must be ({num_images},) int64, one for each image, "
                 f"not {tuple(labels.shape)} {labels.dtype}"
             )
+        if not self.num_classes:
+            return
         least, most = int(labels.min()), int(labels.max())
         if least < 0 or most >= self.num_classes:
             raise ValueError(
@@ -329,6 +346,45 @@ class Blocks:
 def sample_blocks(num_samples: int, size: int = BLOCK_SIZE) -> list[tuple[int, int]]:
     """Cut a number of samples into numbered blocks, `(number, size)`; each block's noise follows from its number."""
     return [(start // size, min(size, num_samples - start)) for start in range(0, num_samples, size)]
+
+
+def as_images(images: Any) -> Tensor:
+    """A tensor or an array of images as (N, C, H, W) uint8.
+
+    Raises:
+        ValueError: if it is none; the message says how it becomes one.
+    """
+    if not isinstance(images, Tensor):
+        array = np.array(images)  # a copy: the array may be read-only, or run backwards
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"images must be a tensor or a NumPy array of numbers, not {array.dtype}")
+        images = torch.from_numpy(array)
+    if images.dim() == 3:
+        images = images.unsqueeze(1)  # (N, H, W) -> (N, 1, H, W)
+    found = f"images must be (N, C, H, W) uint8, not {tuple(images.shape)} {images.dtype}"
+    if images.dim() != 4 or not images.numel():
+        raise ValueError(found)
+    if images.dtype != torch.uint8:
+        raise ValueError(f"{found}; of numbers in [0, 1]: (255 * images).round().to(torch.uint8)")
+    if images.shape[1] > 4 and images.shape[3] in (1, 3, 4):
+        raise ValueError(
+            f"{found}; channels come first: images.permute(0, 3, 1, 2), of an array .transpose(0, 3, 1, 2)"
+        )
+    return images
+
+
+def as_labels(labels: Any) -> Tensor:
+    """A tensor, an array or a list of whole numbers as int64; anything else as it is, to be refused.
+
+    Raises:
+        ValueError: if they are no numbers.
+    """
+    if not isinstance(labels, Tensor):
+        array = np.array(labels)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"labels must be (N,) int64, not {array.dtype}; give the number of each image's class")
+        labels = torch.from_numpy(array)
+    return labels if labels.is_floating_point() else labels.long()
 
 
 def _is_count(value: object) -> bool:

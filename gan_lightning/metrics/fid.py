@@ -7,14 +7,17 @@ from torch import Tensor
 SAMPLES_PER_FEATURE = 4
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def moments(features: Tensor, trial: bool = False) -> tuple[Tensor, Tensor]:
     """Mean (F,) and unbiased covariance (F, F) of features (N, F), in float64.
 
+    Args:
+        trial: whether it is only tried that this runs, and the number need not say anything.
+
     Raises:
-        ValueError: if there are fewer than 4 F samples.
+        ValueError: if there are fewer than 4 F samples, but for a trial.
     """
     num_samples, width = features.shape
-    if num_samples < SAMPLES_PER_FEATURE * width:
+    if num_samples < SAMPLES_PER_FEATURE * width and not trial:
         raise ValueError(
             f"{num_samples} samples are too few for the covariance of {width} features; "
             f"give at least {SAMPLES_PER_FEATURE * width}."

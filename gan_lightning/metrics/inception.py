@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gan_lightning.images import to_uint8
+from gan_lightning.paths import cache_folder, expand
 
 HASH_PREFIX = "6726825d"  # of the weights' SHA-256; part of their file name, as torch.hub has it
-WEIGHTS = Path("~/.cache/gan_lightning/inception") / f"weights-inception-2015-12-05-{HASH_PREFIX}.pth"
+WEIGHTS = f"weights-inception-2015-12-05-{HASH_PREFIX}.pth"
 
 
 class Inception:
@@ -21,7 +22,7 @@ class Inception:
     which say nothing about the classes of the data.
 
     Args:
-        weights: file; fetched to this place if it is not there.
+        weights: file; fetched to this place if it is not there. None: the place where they are kept.
         fetch: whether it may be fetched.
         device: about 20 images a second on a CPU core, thousands on a GPU.
 
@@ -34,7 +35,7 @@ class Inception:
     test_accuracy = float("nan")
     class_shape: tuple[int, ...] = (1008,)
 
-    def __init__(self, weights: str | Path = WEIGHTS, fetch: bool = True, device: str = "cpu") -> None:
+    def __init__(self, weights: str | Path | None = None, fetch: bool = True, device: str = "cpu") -> None:
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import (
                 URL_INCEPTION_V3,
@@ -44,7 +45,7 @@ class Inception:
             raise ValueError(
                 "metrics=inception needs the package torch-fidelity: pip install 'gan-lightning[inception]'"
             ) from error
-        path = Path(weights).expanduser()
+        path = expand(weights or cache_folder("inception") / WEIGHTS, "metrics.inception.weights")
         if not path.is_file():
             if not fetch:
                 raise ValueError(f"metrics=inception: its weights are missing; put {URL_INCEPTION_V3} at {path}")

@@ -21,9 +21,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.images import normalize
 from gan_lightning.metrics.exact import exact_float32
+from gan_lightning.paths import cache_folder, expand, python
 
 JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: their hashes and accuracies
-OWN_JUDGES = Path("~/.cache/gan_lightning/judges")  # judges that users train for data sets of their own
 
 
 class Extractor(Protocol):
@@ -212,29 +212,33 @@ def pins(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def load_stacked_judge(judge: str | Path, num_channels: int, folder: str | Path = OWN_JUDGES) -> StackedJudge:
+def load_stacked_judge(judge: str | Path, num_channels: int, folder: str | Path | None = None) -> StackedJudge:
     """A trained judge of one channel, ready to judge stacks of `num_channels`; the rest as of `load_judge`."""
     return StackedJudge(load_judge(judge, folder), num_channels)
 
 
-def load_judge(judge: str | Path, folder: str | Path = OWN_JUDGES) -> Judge:
+def load_judge(judge: str | Path, folder: str | Path | None = None) -> Judge:
     """A trained judge, ready to judge.
 
     Args:
         judge: a data set's name (`mnist`, shipped with this package; or one that you trained, in `folder`), or the path
             of a .safetensors file.
+        folder: of the judges that you trained; None: where `train_judge` puts them.
 
     Raises:
         ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
     shipped = pins(JUDGES)
-    path = Path(judge).expanduser()
+    path = expand(judge, "metrics.extractor.judge")
     if path.suffix != ".safetensors":
-        path = (JUDGES if str(judge) in shipped else Path(folder).expanduser()) / f"{judge}.safetensors"
+        own = folder or cache_folder("judges")
+        path = JUDGES if str(judge) in shipped else expand(own, "metrics.extractor.folder")
+        path /= f"{judge}.safetensors"
     if not path.is_file():
         raise ValueError(
             f"No judge for {str(judge)!r}: {path} does not exist. Shipped: {', '.join(sorted(shipped))}. "
-            f"Train one: python -m gan_lightning.train_judge data=<as here> data.name={shlex.quote(Path(judge).stem)}"
+            f"Train one: {python()} -m gan_lightning.train_judge data=<as here> "
+            f"data.name={shlex.quote(Path(judge).stem)}"
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()

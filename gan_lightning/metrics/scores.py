@@ -35,12 +35,13 @@ from gan_lightning.metrics.modes import independent, modes
 from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
 from gan_lightning.metrics.precision_recall import precision_recall
 from gan_lightning.metrics.variety import spread
+from gan_lightning.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of a cached reference; raise it with any change to what is in one
+CACHE = cache_folder("references")
 MOST_SAMPLES = 1_000_000  # of 28x28 pixels with 128 features: 4 GB
-CACHE = Path("~/.cache/gan_lightning/references")
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Reference:
     held_out: Nearness
     spread: float  # of the training images, and
     held_out_spread: float
+    trial_of: int = 0  # images of the whole training split, where some of them stand for it, to see that scores run
     held_out_labels: Tensor | None = None  # (H,) int64, where a conditional generator is scored
     _controls: dict[int, Scores] = field(default_factory=dict)
 
@@ -94,6 +96,10 @@ class Reference:
             ValueError: if they are too few or too many, or the test split is too small to be the control.
         """
         origin = origin or f"num_samples={num_samples}"
+        if self.trial_of:
+            logger.warning("%s samples, against %d real images: these scores show that all runs, and no more",
+                           origin, len(self.features))  # fmt: skip
+            return
         width = self.features.shape[1]
         least, held_out = SAMPLES_PER_FEATURE * width, len(self.held_out_features)
         if num_samples < least:
@@ -167,7 +173,9 @@ def compare(
     num_neighbours = min(len(features), len(real), MAX_SAMPLES)
     some_real, some_fake = (all_[choose(len(all_), num_neighbours)] for all_ in (real, features))
     among = neighbours(some_real, some_fake)
-    values = {"fid": frechet_distance(reference.mean, reference.covariance, *moments(features))}
+    values = {
+        "fid": frechet_distance(reference.mean, reference.covariance, *moments(features, bool(reference.trial_of)))
+    }
     values["kid"], values["kid_stderr"] = kid(real, features)
     values["precision"], values["recall"] = precision_recall(among)
     values["density"], values["coverage"] = density_coverage(among)
@@ -185,10 +193,11 @@ def compare(
             values["conditional_accuracy"] = conditional_accuracy(logits, labels)
     values["variety"] = own_spread / reference.spread
     values["memorised"], values["nearest_ratio"] = memorisation(near, reference.held_out)
+    of = f"of {reference.trial_of:,} " if reference.trial_of else ""
     about: dict[str, str | int | float] = {
         "samples": samples,
         "num_samples": len(features),
-        "reference": f"{reference.name}, training split, {len(real):,} images",
+        "reference": f"{reference.name}, training split, {len(real):,} {of}images",
         "judge": reference.extractor.name,
         "judge_sha256": reference.extractor.sha256,
     }
@@ -203,7 +212,12 @@ def choose(total: int, number: int) -> Tensor:
 
 
 def load_reference(
-    name: str, images: Tensor, held_out: Tensor, extractor: Extractor, cache: str | Path | None = CACHE
+    name: str,
+    images: Tensor,
+    held_out: Tensor,
+    extractor: Extractor,
+    cache: str | Path | None = CACHE,
+    trial_of: int = 0,
 ) -> Reference:
     """The reference for a data set, from the cache if there, else computed (a minute), cached if possible.
 
@@ -211,16 +225,18 @@ def load_reference(
         name: of the data set, for the results.
         images: the training split, (T, C, H, W) uint8.  held_out: the test split, (H, C, H, W) uint8.
         cache: folder; it may be read-only, and a damaged or outdated file in it is made anew. None: no cache.
+        trial_of: images of the whole training split, where these are only some of it; they are not cached.
     """
     key = hashlib.sha256(f"{FORMAT} {extractor.sha256}".encode())
     for split in (images, held_out):
         key.update(str(tuple(split.shape)).encode())
         key.update(split.contiguous().numpy().tobytes())
-    path = Path(cache).expanduser() / f"{name[:40]}-{key.hexdigest()[:32]}.reference" if cache else None
+    path = Path(cache) / f"{name[:40]}-{key.hexdigest()[:32]}.reference" if cache and not trial_of else None
     tensors = read(path) if path else None
     if tensors is None:
-        logger.info("features of %s real images of %s: once, a minute or two", f"{len(images) + len(held_out):,}", name)
-        tensors = compute(images, held_out, extractor)
+        often = "to try them" if trial_of else "once, a minute or two"
+        logger.info("features of %s real images of %s: %s", f"{len(images) + len(held_out):,}", name, often)
+        tensors = compute(images, held_out, extractor, bool(trial_of))
         if path:
             write(tensors, path)
     return Reference(
@@ -237,13 +253,14 @@ def load_reference(
         Nearness(tensors["held_out.distance"], tensors["held_out.ratio"], tensors["held_out.image"]),
         spread(images),
         spread(held_out),
+        trial_of,
     )
 
 
 @exact_float32()
-def compute(images: Tensor, held_out: Tensor, extractor: Extractor) -> dict[str, Tensor]:
+def compute(images: Tensor, held_out: Tensor, extractor: Extractor, trial: bool = False) -> dict[str, Tensor]:
     features, logits = extract(extractor, images)
-    mean, covariance = moments(features)
+    mean, covariance = moments(features, trial)
     held_out_features, held_out_logits = extract(extractor, held_out)
     pixels = pixel_space(images)
     training = pixels.locate(images)
@@ -267,8 +284,8 @@ def compute(images: Tensor, held_out: Tensor, extractor: Extractor) -> dict[str,
 def read(path: Path) -> dict[str, Tensor] | None:
     """Tensors from a file made by `write`; None if it is absent or damaged."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = path.expanduser().read_bytes()
+    except (OSError, RuntimeError):  # the latter of a user without a home folder
         return None
     content, digest = content[:-32], content[-32:]
     if hashlib.sha256(content).digest() != digest:
@@ -280,6 +297,11 @@ def read(path: Path) -> dict[str, Tensor] | None:
 def write(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors and their SHA-256 under another name first: no process ever sees half a file."""
     content = safetensors.torch.save(tensors)
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:  # a user without a home folder
+        logger.info("reference not cached: %s", error)
+        return
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.metrics.better import Direction, direction_of
 from gan_lightning.names import as_argument
-from gan_lightning.paths import shorten
+from gan_lightning.paths import python, shorten
 from gan_lightning.runs import ERROR, is_locked, run_state
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
@@ -94,8 +95,9 @@ class StudySweeper(Sweeper):
         self.trials = Trials(self.config, distributions, self._identity(space))
         self._show_best()
         with at_work(self.config, self.launcher, self.stopping):
-            live = "" if settings.storage else f"; live: optuna-dashboard {as_argument(shorten(self.trials.place))}"
-            log.info("%s%s", self.trials.describe(), live)
+            how = "" if find_spec("optuna_dashboard") else f"{python()} -m pip install optuna-dashboard, then "
+            live = f"; live: {how}optuna-dashboard {as_argument(shorten(self.trials.place))}"
+            log.info("%s%s", self.trials.describe(), "" if settings.storage else live)
             workers = [threading.Thread(target=self._work, daemon=True) for _ in range(settings.workers)]
             for worker in workers:
                 worker.start()
