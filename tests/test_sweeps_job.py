@@ -283,3 +283,13 @@ def test_too_few_gpus_say_how_many_workers_fit(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ValueError, match=r"shows 0; use sweep\.gpus_per_job=0"):
         share_gpus(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "threads"), [(None, "3"), ("", "3"), ("x", "3"), ("0", "3"), ("-1", "3"), ("2", "2"), ("4,2", "4,2")]
+)
+def test_a_number_of_threads_that_is_none_is_as_if_it_were_not_set(monkeypatch, own, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    assert job_environment(3, [])["OMP_NUM_THREADS"] == threads
