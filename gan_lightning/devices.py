@@ -2,14 +2,15 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed.nn.functional as distributed
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,15 +19,15 @@ STRATEGY = "ddp_find_unused_parameters_true"  # either network is unused in the 
 log = logging.getLogger(__name__)
 
 
-def count_devices(config: DictConfig) -> int:
+def count_devices(config: Any) -> int:
     """On each node, as `trainer.devices` asks for.
 
     Raises:
         ValueError: if it is no number of devices; on a CPU, whose devices are processes, also for more than it bears.
     """
-    asked = config.trainer.devices
+    asked: Any = config.trainer.devices
     given = f"trainer.devices={str(asked).replace(' ', '') if asked is not None else 'null'}"
-    if isinstance(asked, bool) or not (isinstance(asked, int | str) or OmegaConf.is_list(asked)):
+    if isinstance(asked, bool) or not isinstance(asked, int | Sequence):
         raise ValueError(f"{given} must be a whole number; use trainer.devices=1")
     auto = config.trainer.accelerator == "auto"
     if config.trainer.accelerator == "cpu" or (auto and not torch.accelerator.is_available()):
@@ -45,7 +46,7 @@ def count_devices(config: DictConfig) -> int:
     return int(asked) if isinstance(asked, int | str) else len(asked)
 
 
-def check_processes(config: DictConfig, devices: int) -> None:
+def check_processes(config: Any, devices: int) -> None:
     """Make sure that this run's processes are those that a launcher has started, or will start itself.
 
     Raises:
