@@ -48,6 +48,7 @@ from gan_lightning.errors import (
     is_bug,
 )
 from gan_lightning.names import as_typed, to_hydra
+from gan_lightning.numbers import check_whole_numbers
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, python, shorten
 from gan_lightning.runs import ERROR, check_new, run_state, typed_overrides
 from gan_lightning.terminal import Outlet, open_outlets, use_utf_8
@@ -58,6 +59,12 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
 FULL_ERROR = "HYDRA_FULL_ERROR"
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 PARENT = os.getppid()  # asked for by ranks above 0, which are started from anew
+# What launchers tell the processes that they start, and from which number on a variable says that there are others.
+LAUNCHER = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "NODE_RANK": 1, "SLURM_STEP_NUM_TASKS": 2, "SLURM_PROCID": 1}
+LEFT_OVER = {
+    **dict.fromkeys(("RANK", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")),
+    **dict.fromkeys(("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), ("SLURM_JOB_ID", "SLURM_STEP_ID")),
+}
 OUR_LOGGING = "hydra/job_logging=gan_lightning"
 
 
@@ -109,6 +116,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         if rank() > 0:
             threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
+            check_whole_numbers(config, config_name)
             main(config)
         except Exception as error:
             exit_code = FAILED
@@ -117,6 +125,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
             os.environ[FULL_ERROR] = "1"
 
     try:
+        _check_launcher()
         args = _read_argv(config_name)
     except UsageError as error:
         _print(f"error: {error}")
@@ -164,6 +173,7 @@ def _read_argv(config_name: str) -> argparse.Namespace:
             raise UsageError(f"{override}: paths are meant from the folder where a command is typed; leave it out")
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     args.overrides = [to_hydra(word, sweeping=bool(args.multirun)) for word in args.overrides]
+    args.overrides = [_none_for(override, config_name) for override in args.overrides]
     if config_name == "train" and not args.help:
         flags += _resume(args)
         _prepare_sweep(args)
@@ -183,6 +193,28 @@ def _read_argv(config_name: str) -> argparse.Namespace:
         args.overrides.append(f"++hydra.callbacks.new_run._target_={NewRun.__module__}.NewRun")
     sys.argv[1:] = flags + args.overrides
     return args
+
+
+def _none_for(override: str, config_name: str) -> str:
+    """`~penalty` stands for `penalty=none`; other overrides are as they are.
+
+    Raises:
+        UsageError: where a run cannot be without what is taken away.
+    """
+    word = re.fullmatch(r"~(\w+)(=.*)?", override)
+    if not word or not re.search(rf"(?m)^(  - )?{word[1]}:", (conf_dir() / f"{config_name}.yaml").read_text("utf-8")):
+        return override
+    if word[1] in groups():
+        nothing = next((option for option in options(word[1]) if option in ("none", "constant")), None)
+        if nothing:
+            return f"{word[1]}={nothing}"
+        if word[1] in ("experiment", "sweep"):
+            return override
+        part = f", a part of it with ~{word[1]}.<name>" if word[1] == "callbacks" else ""
+        raise UsageError(f"{override}: it cannot be left out{part}; {word[1]} is one of {', '.join(options(word[1]))}")
+    if word[1] == "ema":
+        return "ema=null"
+    raise UsageError(f"{override}: it cannot be left out; type a value, {word[1]}=…")
 
 
 def _resume(args: argparse.Namespace) -> list[str]:
@@ -408,6 +440,30 @@ def _from_rank_zero(text: str) -> str:
     if rank() == 0:
         store.set(key, text)
     return store.get(key).decode()
+
+
+def _check_launcher() -> None:
+    """Take no notice of empty variables of a launcher.
+
+    Raises:
+        UsageError: for those that are no numbers, or left over from a launcher that has not started this process.
+    """
+    for name in LAUNCHER:
+        if (value := os.environ.get(name)) == "":
+            del os.environ[name]
+        elif value and not value.isdecimal():
+            raise UsageError(f"{name}={value} in the environment is no number; unset {name}")
+    for name, needed in LEFT_OVER.items():
+        missing = [other for other in needed if other not in os.environ]
+        if missing and int(os.environ.get(name, -1)) >= LAUNCHER[name]:
+            raise UsageError(
+                f"{name}={os.environ[name]} in the environment is left over from a launcher, which would have set "
+                f"{', '.join(missing)} as well; unset {name}"
+            )
+    number = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+    if number >= int(os.environ.get("WORLD_SIZE", number + 1)):
+        names = " ".join(name for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE") if name in os.environ)
+        raise UsageError(f"{names} in the environment do not fit together; without a launcher: unset {names}")
 
 
 def rank() -> int:

@@ -1,16 +1,82 @@
 """Several devices that compute as one."""
 
 import logging
+import os
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed.nn.functional as distributed
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+STRATEGY = "ddp_find_unused_parameters_true"  # either network is unused in the other's turn
+
 log = logging.getLogger(__name__)
+
+
+def count_devices(config: Any) -> int:
+    """On each node, as `trainer.devices` asks for.
+
+    Raises:
+        ValueError: if it is no number of devices; on a CPU, whose devices are processes, also for more than it bears.
+    """
+    asked: Any = config.trainer.devices
+    given = f"trainer.devices={str(asked).replace(' ', '') if asked is not None else 'null'}"
+    if isinstance(asked, bool) or not isinstance(asked, int | Sequence):
+        raise ValueError(f"{given} must be a whole number; use trainer.devices=1")
+    auto = config.trainer.accelerator == "auto"
+    if config.trainer.accelerator == "cpu" or (auto and not torch.accelerator.is_available()):
+        most = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        if asked == "auto":
+            return 1
+        if not str(asked).isdigit() or not 1 <= int(asked) <= most:
+            raise ValueError(f"{given}: on a CPU it is the number of processes, 1 to {most} on this machine")
+        return int(asked)
+    if str(asked) in ("auto", "-1"):
+        return max(1, torch.accelerator.device_count())
+    if isinstance(asked, str):
+        asked = [word for word in asked.split(",") if word.strip()] if "," in asked else asked
+        if isinstance(asked, str) and not asked.isdecimal():
+            raise ValueError(f"{given} must be a whole number, auto, or a list such as [0,1]")
+    return int(asked) if isinstance(asked, int | str) else len(asked)
+
+
+def check_processes(config: Any, devices: int) -> None:
+    """Make sure that this run's processes are those that a launcher has started, or will start itself.
+
+    Raises:
+        ValueError: if it would train alone among others, or wait for some that never come.
+    """
+    nodes, strategy = config.trainer.num_nodes, config.trainer.strategy
+    expected, given = devices * nodes, f"trainer.devices={devices}"
+    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
+    name = "WORLD_SIZE" if "WORLD_SIZE" in os.environ else "SLURM_STEP_NUM_TASKS"
+    if expected == 1 and started > 1:
+        raise ValueError(
+            f"{given}: the launcher has started {started} processes, and each would train alone; "
+            "add trainer.devices=<processes on a node>, and trainer.num_nodes where there are several; "
+            f"without a launcher: unset {name}"
+        )
+    if expected > 1 and started == 1 and SLURMEnvironment.detect():
+        raise ValueError(
+            f"{given}: SLURM has a job for this process alone, and it would wait for others; start it with srun, "
+            "or without SLURM: unset SLURM_NTASKS"
+        )
+    if nodes > 1 and started == 1 and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"trainer.num_nodes={nodes}: this process would wait for those of other nodes; start it on each of them "
+            "with torchrun or srun, or use trainer.num_nodes=1"
+        )
+    if isinstance(strategy, str) and strategy not in ("auto", STRATEGY):
+        raise ValueError(
+            f"trainer.strategy={strategy} does not train two networks in turn; use trainer.strategy=auto, "
+            f"for several devices it is {STRATEGY}"
+        )
 
 
 class SyncBatchNorm(LayerSync):

@@ -59,6 +59,12 @@ def explain(
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or message.rpartition(" ")[2]
         return f"{key} is not set; add {key}=…"
+    if isinstance(error, OmegaConfBaseException) and (
+        missing := re.search(r"is not in struct full_key: (\S+)", message)
+    ):
+        for override in overrides:
+            if re.fullmatch(rf"~{re.escape(missing[1])}(=.*)?", override):
+                return f"{override}: it cannot be left out; type a value, {missing[1]}=…"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return f"{message} {_one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:
@@ -82,7 +88,7 @@ def explain(
 def is_bug(error: BaseException) -> bool:
     """False for what is meant for the user: a ValueError or the like that this package itself raised."""
     outer, error = error, _root(error)
-    if error is not outer and "unexpected keyword argument" in str(error):
+    if error is not outer and re.search("unexpected keyword argument|takes no arguments", str(error)):
         return False
     if isinstance(error, HydraException | OmegaConfBaseException | OSError | ImportError):
         return False
@@ -112,7 +118,10 @@ def _explain_instantiation(error: InstantiationException, overrides: Sequence[st
     target = re.search(r"target '([\w.]+)'", str(error))
     key = found[1] if found else target[1].rpartition(".")[2].lower() if target else "config"
     if target and (refused := re.search(r"unexpected keyword argument '(\w+)'", str(cause))):
-        return f"{key}.{refused[1]}: {_explain_argument(target[1], refused[1])}"
+        way_out = _leave_out(f"{key}.{refused[1]}", overrides)
+        return f"{key}.{refused[1]}: {_explain_argument(target[1], refused[1])}{way_out}"
+    if target and found and re.search(r"\w+\(\) takes no arguments", str(cause)):
+        return f"{key}: {target[1]} takes no arguments{_leave_out(f'{key}.<name>', overrides)}"
     if isinstance(cause, InstantiationException | ImportError):
         return f"{key}: {_one_line(cause).replace(f' full_key: {key}', '')}"
     line = explain(cause, overrides=overrides)
@@ -126,6 +135,12 @@ def _explain_argument(target: str, argument: str) -> str:
     near = difflib.get_close_matches(argument, accepted, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {_listed(accepted)}"
     return f"{target} has no such argument; {hint}"
+
+
+def _leave_out(key: str, overrides: Sequence[str]) -> str:
+    """How, where an argument stands in conf/, and was not typed."""
+    typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
+    return "" if typed else f"; ~{key} leaves out what conf/ has"
 
 
 def _arguments(target: str) -> list[str]:
@@ -189,9 +204,16 @@ def _upwards(path: str | Path) -> list[Path]:
 
 
 def _blamed(message: str, overrides: Iterable[str]) -> str | None:
-    """The one override whose value is quoted: optimizer.generator.lr=-1 for "Invalid learning rate: -1"."""
-    values = {override: re.escape(override.partition("=")[2]) for override in overrides}
-    quoted = [override for override, value in values.items() if re.search(rf"(?<![\w.-]){value}(?!\w)", message)]
+    """The one override whose value is quoted: optimizer.generator.lr=-1 for "Invalid learning rate: -1".
+
+    A count such as 2 may stand for anything in a message; it has to speak of the key as well.
+    """
+    quoted = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        named = any(word in message.lower() for word in key.rpartition(".")[2].split("_") if len(word) > 2)
+        if re.search(rf"(?<![\w.-]){re.escape(value)}(?!\w)", message) and (named or not value.isdecimal()):
+            quoted.append(override)
     return quoted[0] if len(quoted) == 1 else None
 
 

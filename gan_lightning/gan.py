@@ -87,8 +87,8 @@ class GAN(LightningModule):
     ) -> None:
         super().__init__()
         for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
-            if value < 1:
-                raise ValueError(f"{key}={value} must be 1 or more")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key}={value} must be a whole number, 1 or more")
         if max_gradient_norm is not None and max_gradient_norm <= 0:
             raise ValueError(f"max_gradient_norm={max_gradient_norm} must be positive, or null for no limit")
         self.automatic_optimization = False

@@ -55,6 +55,12 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif override.is_delete() or not _is_same(config, key, override.value()):
             may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
             (kept if key in ENDS and may_move else refused).append(text)
+    elsewhere = [o for o in parsed if o.key_or_group == "hydra.run.dir" and Path(str(o.value())).resolve() != run]
+    if elsewhere:
+        raise ValueError(
+            f"resume={wanted[-1]}: a run goes on in its own folder; leave out {elsewhere[0].input_line}, "
+            "or copy the run's folder and resume the copy"
+        )
     if refused:
         raise ValueError(
             f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 import warnings
@@ -24,6 +23,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from gan_lightning.gan import GAN
+
+NOT_OF_THE_TRAINER = {  # Lightning's own arguments that a run decides by another key
+    "callbacks": "use +callbacks.<name>={_target_: …}",
+    "logger": "use logger=none, or +logger.<name>={_target_: …}",
+    "enable_checkpointing": "use ~callbacks.checkpoint for a run without checkpoints",
+    "plugins": "use trainer.precision or trainer.strategy",
+    "overfit_batches": "every epoch has other batches; put the few images into a folder: data=image_folder",
+    "accumulate_grad_batches": "use a larger data.batch_size",
+}
 
 log = logging.getLogger(__name__)
 
@@ -208,10 +216,10 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.callbacks.tensorboard import Dashboard
     from gan_lightning.checkpoint import AtomicCheckpointIO
     from gan_lightning.cuda_graph import CudaGraph
-    from gan_lightning.devices import SameBuffers, SyncBatchNorm
+    from gan_lightning.devices import STRATEGY, SameBuffers, SyncBatchNorm, check_processes, count_devices
     from gan_lightning.errors import explain_clipping
 
-    if str(config.trainer.precision).startswith("16"):
+    if "16" in str(config.trainer.precision).replace("bf16", ""):
         raise ValueError(
             f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
             "use bf16-mixed or 32-true"
@@ -228,31 +236,32 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         )
     if config.trainer.get("gradient_clip_val"):
         raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
-    processes = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_STEP_NUM_TASKS", 1)))
-    if processes > 1 and config.trainer.devices in (1, "1") and config.trainer.num_nodes == 1:
-        raise ValueError(
-            f"trainer.devices=1: the launcher has started {processes} processes, and each would train alone; "
-            f"add trainer.devices=<processes on a node>, and trainer.num_nodes where there are several"
-        )
+    for key, instead in NOT_OF_THE_TRAINER.items():
+        if key in config.trainer:
+            raise ValueError(f"trainer.{key} has no effect; {instead}")
+    devices = count_devices(config)
+    check_processes(config, devices)
     # On a cluster's login node, and on every machine where it is installed.
     warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # it saves from within a signal's handler, mid-iteration
     settings: dict[str, Any] = {"plugins": plugins}
-    several = config.trainer.devices not in (1, "1") or config.trainer.num_nodes > 1
+    several = devices * config.trainer.num_nodes > 1
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN  # not so in a process of its own, hydra/launcher=process
     if several and in_sweep and not SLURMEnvironment.detect():
         raise ValueError(
-            f"trainer.devices={config.trainer.devices}: with this hydra/launcher each device would start the whole "
+            f"trainer.devices={devices}: with this hydra/launcher each device would start the whole "
             "sweep again; use hydra/launcher=process"
         )
     if several and config.trainer.strategy == "auto":
-        settings["strategy"] = "ddp_find_unused_parameters_true"  # either network is unused in the other's turn
+        settings["strategy"] = STRATEGY
     if several and config.trainer.sync_batchnorm:
         plugins.append(SyncBatchNorm())
     settings["sync_batchnorm"] = False  # Lightning's own
-    watchers = [watcher for watcher in instantiate(config.callbacks).values() if watcher]
+    watching = {name: watcher for name, watcher in instantiate(config.callbacks).items() if watcher}
+    check_watchers(config, watching)
+    watchers = list(watching.values())
     if not config.trainer.enable_progress_bar:
         watchers = [watcher for watcher in watchers if not isinstance(watcher, ProgressBar)]
     settings["enable_checkpointing"] = any(isinstance(watcher, Checkpoint) for watcher in watchers)
@@ -265,7 +274,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
         watchers.insert(0, evaluation)  # before the alarms, which read its scores
     else:
-        settings["limit_val_batches"] = 0
+        # A callback that waits for the next validation acts at each epoch's end instead.
+        settings |= {"limit_val_batches": 0, "check_val_every_n_epoch": 1}
         warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")  # metrics=none says so
         name, typed = choices(config).get("data"), overrides_of(config)
         if name and not any(override.startswith("metrics=") for override in typed):  # else nobody wonders why
@@ -292,6 +302,25 @@ def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:
 
     takes = "save_dir" in signature(get_object(block["_target_"])).parameters
     return {"save_dir": folder, **block} if takes else block
+
+
+def check_watchers(config: DictConfig, watchers: dict[str, Any]) -> None:
+    """Raises ValueError, with its key, for a callback that this run can do nothing with."""
+    from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+    from lightning.pytorch.callbacks import ProgressBar as AnyBar
+    from lightning.pytorch.callbacks import StochasticWeightAveraging as Swa
+
+    bars = [name for name, watcher in watchers.items() if isinstance(watcher, AnyBar)]
+    if len(bars) > 1:
+        raise ValueError(f"callbacks.{bars[-1]}: there is a progress bar already; add ~callbacks.{bars[0]}")
+    for name, watcher in watchers.items():
+        monitor = getattr(watcher, "monitor", None) if isinstance(watcher, EarlyStopping | ModelCheckpoint) else None
+        if str(monitor).startswith("metrics/") and not config.metrics:
+            raise ValueError(f"callbacks.{name}.monitor={monitor}: metrics=none has no scores; choose other metrics")
+        if isinstance(watcher, LearningRateMonitor) and not config.logger:
+            raise ValueError(f"callbacks.{name}: logger=none draws no curves; choose a logger, or leave it out")
+        if isinstance(watcher, Swa | WeightAveraging):
+            raise ValueError(f"callbacks.{name} averages the weights of one network alone; use ema")
 
 
 def keep_earlier(logger: str, earlier: int) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def train_and_save(
     path = output_path(str(out or ""), default if out else expand(default, "out"), example=f"{name}.safetensors")
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs} must be a whole number, 1 or more")
     if not data.labels("train").any():
         raise ValueError(
             f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, RunCli
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
+from gan_lightning.cli import UsageError, _check_launcher, _none_for
 from gan_lightning.errors import explain, suggest_keys
+from gan_lightning.numbers import check_whole_numbers
 from gan_lightning.paths import conf_dir, groups, options
 from gan_lightning.runs import alone_in, check_new
 from gan_lightning.train import main as train
@@ -347,3 +352,149 @@ def test_suggestions_prefer_the_same_last_part_in_the_same_block() -> None:
     assert suggest_keys("trainer.seed", keys) == ["seed", "data.seed"]
     assert suggest_keys("trainer.max_epoch", keys) == ["trainer.max_epochs"]
     assert suggest_keys("quite.other", keys) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        ("trainer.max_epochs=2e0", "trainer.max_epochs=2.0 must be a whole number; write 2"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
+        ("trainer.max_steps=1e1", "trainer.max_steps=10.0"),
+        ("trainer.num_nodes=1.5", "trainer.num_nodes=1.5"),
+        ("metrics=judge metrics.num_samples=1e3", "metrics.num_samples=1000.0"),
+        ("n_critic=2.5", "n_critic=2.5"),
+        ("n_critic=true", "n_critic=True"),
+        ("seed=2 latent_dim=1e2", "latent_dim=100.0"),
+        ("seed=1.5", "seed=1.5"),
+        ("data.batch_size=64.0", "data.batch_size=64.0"),
+        ("model.generator.hidden=[1e2]", "model.generator.hidden=[100.0]"),
+        ("model=dcgan model.generator.base_channels=8.0", "model.generator.base_channels=8.0"),
+        ("callbacks.alarms.patience=1e3", "callbacks.alarms.patience=1000.0"),
+    ],
+)
+def test_a_whole_number_that_is_typed_as_another_is_named_before_anything_is_built(
+    compose: Callable[..., DictConfig], args: str, key: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}"):
+        check_whole_numbers(compose(*args.split()), "train")
+
+
+def test_whole_numbers_and_fractions_stay_as_they_are_in_every_recipe(compose: Callable[..., DictConfig]) -> None:
+    for recipe in options("experiment"):
+        check_whole_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
+    check_whole_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "key"),
+    [("train_judge", "seed=1.5", "seed"), ("train_judge", "epochs=1e1", "epochs"), ("sample", "n=1.5", "n")],
+)
+def test_every_command_checks_its_whole_numbers(
+    compose: Callable[..., DictConfig], command: str, override: str, key: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{key}=.* must be a whole number"):
+        check_whole_numbers(compose(override, config_name=command, small=False), command)
+
+
+@pytest.mark.parametrize(
+    ("message", "overrides", "blamed"),
+    [
+        ('empty(): failed to unpack the object at pos 2 with error "got float"', ["seed=2", "latent_dim=1e2"], None),
+        ("SWA currently works with 1 `optimizer`.", ["trainer.max_epochs=1"], None),
+        ("Invalid learning rate: -1", ["seed=1", "optimizer.generator.lr=-1"], "optimizer.generator.lr=-1"),
+        ("Precision 'fp16' is invalid", ["trainer.precision=fp16"], "trainer.precision=fp16"),
+        ("a stack of 3 of 4 devices", ["n_critic=4", "trainer.devices=4"], "trainer.devices=4"),
+    ],
+)
+def test_a_number_in_a_message_is_not_taken_for_a_setting_that_it_does_not_speak_of(
+    message: str, overrides: list[str], blamed: str | None
+) -> None:
+    assert explain(TypeError(message), overrides=overrides) == f"{blamed or 'TypeError'}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [(f"~{group}", f"{group}=none") for group in groups() if "/" not in group and "none" in options(group)]
+    + [("~ema", "ema=null"), ("~schedule", "schedule=constant"), ("~penalty=r1", "penalty=none")]
+    + [(word, word) for word in ("seed=1", "~callbacks.pictures", "~experiment", "~unheard", "model=mlp")],
+)
+def test_a_group_that_is_taken_away_means_none(override: str, meant: str) -> None:
+    assert _none_for(override, "train") == meant
+
+
+@pytest.mark.parametrize("key", ["data", "loss", "model", "optimizer", "trainer", "callbacks", "seed", "latent_dim"])
+def test_what_cannot_be_taken_away_is_one_line(key: str) -> None:
+    with pytest.raises(UsageError, match=f"^~{key}: it cannot be left out"):
+        _none_for(f"~{key}", "train")
+
+
+def test_a_single_key_that_is_taken_away_and_missed_is_named() -> None:
+    with pytest.raises(ConfigAttributeError) as caught:
+        config = OmegaConf.create({"trainer": {}})
+        OmegaConf.set_struct(config, True)
+        _ = config.trainer.devices
+    assert explain(caught.value, overrides=["~trainer.devices"]).startswith("~trainer.devices: it cannot be left out")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"WORLD_SIZE": ""}, ""),
+        ({"RANK": "", "LOCAL_RANK": "", "SLURM_STEP_NUM_TASKS": ""}, ""),
+        ({"WORLD_SIZE": "2"}, ""),  # a training says more
+        ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, ""),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, ""),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x in the environment is no number; unset WORLD_SIZE"),
+        ({"RANK": "-1"}, "unset RANK"),
+        ({"SLURM_STEP_NUM_TASKS": "two"}, "unset SLURM_STEP_NUM_TASKS"),
+        ({"LOCAL_RANK": "0"}, "left over from a launcher"),
+        ({"LOCAL_RANK": "1"}, "unset LOCAL_RANK"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR, MASTER_PORT as well; unset RANK"),
+        ({"SLURM_PROCID": "1"}, "unset SLURM_PROCID"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_ID, SLURM_STEP_ID as well"),
+        ({"WORLD_SIZE": "1", "RANK": "3", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, "unset RANK WORLD_SIZE"),
+    ],
+)
+def test_variables_of_a_launcher_that_is_not_there_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if words:
+        with pytest.raises(UsageError, match=words):
+            _check_launcher()
+    else:
+        _check_launcher()
+        assert all(os.environ.get(name) == (value or None) for name, value in variables.items())
+
+
+OWN_LOSS = """
+class Loss:
+    def discriminator(self, real_logits, fake_logits):
+        return fake_logits.mean() - real_logits.mean()
+
+    def generator(self, real_logits, fake_logits):
+        return -fake_logits.mean()
+
+class Weighted(Loss):
+    def __init__(self, weight):
+        self.weight = weight
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("Loss", "loss: own_loss.Loss takes no arguments; ~loss.<name> leaves out what conf/ has"),
+        ("Weighted", "loss.discriminator_scale: own_loss.Weighted has no such argument; it takes weight; ~loss.dis"),
+    ],
+)
+def test_a_class_of_ones_own_that_takes_other_arguments_is_one_line(
+    fail_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, line: str
+) -> None:
+    (tmp_path / "own_loss.py").write_text(OWN_LOSS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_loss", raising=False)
+    assert fail_here("trainer=debug", "metrics=none", f"loss._target_=own_loss.{name}").startswith(line)

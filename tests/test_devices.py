@@ -132,3 +132,56 @@ def test_synchronisation_can_be_applied_and_reverted():
     names = list(sync.apply(network).state_dict())
     assert "forward" in vars(network[1]) and "forward" not in vars(network[0])
     assert list(sync.revert(network).state_dict()) == names and "forward" not in vars(network[1])
+
+
+# --- What is asked for -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("typed", ["1", '"1"', "auto", "2"])
+def test_devices_of_a_cpu_are_its_processes(compose, typed):
+    assert devices.count_devices(compose("trainer=cpu", f"trainer.devices={typed}")) == (2 if typed == "2" else 1)
+
+
+@pytest.mark.parametrize("typed", ["1000", "0", "-1", "[0]", "[0,1]", "null", "1.0", "2.5", "true", "abc", '"0,1"'])
+def test_devices_that_a_cpu_does_not_have_are_one_line(compose, typed):
+    for accelerator in "cpu", *([] if torch.accelerator.is_available() else ["auto"]):
+        config = compose(f"trainer.accelerator={accelerator}", f"trainer.devices={typed}")
+        with pytest.raises(ValueError, match=r"^trainer.devices=.*(1 to \d+ on this machine|use trainer.devices=1)$"):
+            devices.count_devices(config)
+
+
+@pytest.mark.parametrize(
+    ("typed", "number"), [("-1", 4), ("auto", 4), ("[0]", 1), ("[1,3]", 2), ("3", 3), ('"0,"', 1), ('"2"', 2)]
+)
+def test_devices_of_gpus_are_counted_as_lightning_does(compose, monkeypatch, typed, number):
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
+    assert devices.count_devices(compose("trainer=gpu", f"trainer.devices={typed}")) == number
+
+
+@pytest.mark.parametrize(
+    ("typed", "variables", "words"),
+    [
+        (["trainer.devices=2"], {}, ""),
+        (["trainer.devices=2"], {"WORLD_SIZE": "2"}, ""),
+        (["trainer.num_nodes=2"], {"WORLD_SIZE": "2", "MASTER_ADDR": "::1"}, ""),
+        (["trainer.devices=2"], {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}, ""),
+        ([f"trainer.strategy={devices.STRATEGY}"], {}, ""),
+        ([], {"WORLD_SIZE": "2"}, "without a launcher: unset WORLD_SIZE"),
+        ([], {"SLURM_STEP_NUM_TASKS": "2"}, "unset SLURM_STEP_NUM_TASKS"),
+        (["trainer.devices=2"], {"SLURM_NTASKS": "2"}, "start it with srun"),
+        (["trainer.num_nodes=2"], {}, "trainer.num_nodes=2: this process would wait"),
+        *(([f"trainer.strategy={name}"], {}, "use trainer.strategy=auto") for name in
+          ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "single_device")),
+        (["trainer.devices=2", "trainer.strategy=ddp"], {}, devices.STRATEGY),
+    ],
+)  # fmt: skip
+def test_processes_that_will_not_come_are_not_waited_for(compose, monkeypatch, typed, variables, words):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = compose("trainer=cpu", *typed)
+    if not words:
+        return devices.check_processes(config, config.trainer.devices)
+    with pytest.raises(ValueError, match=words):
+        devices.check_processes(config, config.trainer.devices)

@@ -389,7 +389,7 @@ def test_sample_comes_from_the_averaged_generator_where_there_is_one():
 
 @pytest.mark.parametrize("key", ["latent_dim", "n_critic"])
 def test_count_below_one_is_refused_by_its_key(key):
-    with pytest.raises(ValueError, match=f"{key}=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=f"{key}=0 must be a whole number, 1 or more"):
         small_gan(**{key: 0})
 
 

@@ -442,6 +442,12 @@ def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
     assert folder.name == ".hydra" and overrides[0] == override and len(overrides) == 4
 
 
+@pytest.mark.parametrize("place", ["elsewhere", "/elsewhere", "../a", "'a b'"])
+def test_another_folder_is_refused(saved, place):
+    with pytest.raises(ValueError, match=f"goes on in its own folder; leave out hydra.run.dir={place}"):
+        resumed_overrides([saved(), f"hydra.run.dir={place}"])
+
+
 @pytest.mark.parametrize("override", ["seed=0", "model=mlp", "penalty.weight=2.4", "trainer.max_epochs=2"])
 def test_what_says_the_same_is_left_out(saved, override):
     _, overrides = resumed_overrides([saved(), override])

@@ -17,7 +17,7 @@ from gan_lightning.runs import run_state
 from gan_lightning.sweeps import guardian
 from gan_lightning.sweeps import job as jobs
 from gan_lightning.sweeps.job import Job, Runner, check_vacant, job_environment
-from gan_lightning.sweeps.launcher import share_gpus
+from gan_lightning.sweeps.launcher import ProcessLauncher, share_gpus
 
 
 def script(body):
@@ -283,3 +283,18 @@ def test_too_few_gpus_say_how_many_workers_fit(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(ValueError, match=r"shows 0; use sweep\.gpus_per_job=0"):
         share_gpus(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "threads"), [(None, "3"), ("", "3"), ("x", "3"), ("0", "3"), ("-1", "3"), ("2", "2"), ("4,2", "4,2")]
+)
+def test_a_number_of_threads_that_is_none_is_as_if_it_were_not_set(monkeypatch, own, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    assert job_environment(3, [])["OMP_NUM_THREADS"] == threads
+
+
+def test_values_that_stand_for_no_job_are_one_line():
+    with pytest.raises(ValueError, match="stands for no job"):
+        ProcessLauncher().launch([], 0)

@@ -378,3 +378,41 @@ def test_debug_means_seconds_and_scores_as_well(run_cli, tmp_path, chosen):
     assert record["iterations"] == 8 and record["scored"]["num_samples"] == 500
     assert "training split, 500 of 60,000 images" in record["scored"]["reference"]
     assert not (tmp_path / "cache").exists()
+
+
+LIGHTNING = "lightning.pytorch.callbacks"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["+trainer.callbacks=[]"], r"trainer.callbacks has no effect; use \+callbacks.<name>"),
+        (["+trainer.logger=false"], "trainer.logger has no effect; use logger=none"),
+        (["+trainer.enable_checkpointing=false"], "use ~callbacks.checkpoint"),
+        (["+trainer.plugins=[]"], "trainer.plugins has no effect"),
+        (["+trainer.overfit_batches=1"], "trainer.overfit_batches"),
+        (["+trainer.accumulate_grad_batches=2"], "use a larger data.batch_size"),
+        (["trainer.precision=fp16"], "trainer.precision=fp16"),
+        (["trainer.precision=transformer-engine-float16"], "use bf16-mixed or 32-true"),
+        (["logger=none", f"+callbacks.lr._target_={LIGHTNING}.LearningRateMonitor"], "callbacks.lr: logger=none"),
+        ([f"+callbacks.bar._target_={LIGHTNING}.TQDMProgressBar"], "callbacks.bar: .*add ~callbacks.progress_bar"),
+        ([f"+callbacks.swa={{_target_: {LIGHTNING}.StochasticWeightAveraging, swa_lrs: 0.1}}"], "callbacks.swa .*ema"),
+        ([f"+callbacks.stop={{_target_: {LIGHTNING}.EarlyStopping, monitor: metrics/fid}}"], "callbacks.stop.monitor="),
+        ([f"+callbacks.best={{_target_: {LIGHTNING}.ModelCheckpoint, monitor: metrics/kid}}"], "metrics=none has no"),
+    ],
+)
+def test_a_setting_that_would_have_no_effect_is_refused_with_the_key_to_use(compose, overrides, line):
+    with pytest.raises(ValueError, match=line):
+        build_trainer(compose("trainer=cpu", *overrides))
+
+
+def test_lightnings_own_callbacks_act_without_scores(compose, tmp_path):
+    stop = f"{{_target_: {LIGHTNING}.EarlyStopping, monitor: loss/generator, patience: 1, min_delta: 1e9}}"
+    keep = f"{{_target_: {LIGHTNING}.ModelCheckpoint, dirpath: {tmp_path}/kept}}"
+    main(
+        compose(
+            "trainer.max_epochs=9", "trainer.log_every_n_steps=1", f"+callbacks.stop={stop}", f"+callbacks.keep={keep}"
+        )
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] < 9 * 4
+    assert list((tmp_path / "kept").glob("*.ckpt"))

@@ -1,12 +1,15 @@
 """One job of a sweep: a run in a process group of its own, started from the config in its folder."""
 
 import multiprocessing
+import multiprocessing.util
 import os
+import re
 import runpy
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +28,7 @@ from gan_lightning.sweeps import guardian
 
 GRACE = 30.0  # seconds for a job to save its checkpoint after it is asked to stop
 POLL = 0.1  # seconds
+LONGEST_PLACE = 40  # letters of the folder of a socket, whose path the system cuts at 107
 
 # Forked from a process that has imported what takes long; where forks are not safe, started anew.
 PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
@@ -177,16 +181,21 @@ def prepare_processes(threads: int) -> None:
     if PROCESSES.get_start_method() != "forkserver":
         return
     PROCESSES.set_forkserver_preload(["gan_lightning.sweeps.warm"])
+    if len(tempfile.gettempdir()) > LONGEST_PLACE and os.path.isdir("/tmp"):
+        own_place, tempfile.tempdir = tempfile.tempdir, "/tmp"
+        multiprocessing.util.get_temp_dir()  # it keeps to it
+        tempfile.tempdir = own_place
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     own = os.environ.get("OMP_NUM_THREADS")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["OMP_NUM_THREADS"] = omp_num_threads(threads)
     try:
         forkserver.ensure_running()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if own is None:
-            del os.environ["OMP_NUM_THREADS"]
+        del os.environ["OMP_NUM_THREADS"]
+        if own is not None:
+            os.environ["OMP_NUM_THREADS"] = own
 
 
 def become(args: list[str], environment: dict[str, str], output: str) -> None:
@@ -250,6 +259,12 @@ def settings(overrides: Sequence[str]) -> set[str]:
     return {word for word in overrides if not word.lstrip("+").startswith(OBSERVERS)}
 
 
+def omp_num_threads(threads: int) -> str:
+    """The user's OMP_NUM_THREADS, or else `threads`; OpenMP too takes no notice of one that is no number."""
+    own = os.environ.get("OMP_NUM_THREADS", "")
+    return own if re.fullmatch(r" *[1-9]\d* *(,.*)?", own) else str(threads)
+
+
 def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
     """The user's environment, without what a launcher of processes has left in it."""
     values = {
@@ -257,7 +272,7 @@ def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in OF_A_LAUNCHER and not name.startswith(OF_A_CLUSTER)
     }
-    values.setdefault("OMP_NUM_THREADS", str(threads))
+    values["OMP_NUM_THREADS"] = omp_num_threads(threads)
     if gpus:
         values["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     return values

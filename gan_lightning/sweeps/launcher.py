@@ -54,6 +54,8 @@ class ProcessLauncher(Launcher):
 
         What has become of a job is in its folder (`run_state`); the returns say no more than that it was looked after.
         """
+        if not job_overrides:
+            raise ValueError("what was typed stands for no job: a range such as seed=range(3,3) has no values")
         jobs = [self._prepare(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         with ThreadPoolExecutor(min(self.config.sweep.workers, len(jobs))) as threads:
             for done in [threads.submit(self._run, job) for job in jobs]:
