@@ -34,9 +34,9 @@ def count_devices(config: Any) -> int:
         most = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
         if asked == "auto":
             return 1
-        if not str(asked).isdigit() or not 1 <= int(asked) <= most:
+        if not str(asked).isdigit() or not 1 <= int(str(asked)) <= most:
             raise ValueError(f"{given}: on a CPU it is the number of processes, 1 to {most} on this machine")
-        return int(asked)
+        return int(str(asked))
     if str(asked) in ("auto", "-1"):
         return max(1, torch.accelerator.device_count())
     if isinstance(asked, str):
