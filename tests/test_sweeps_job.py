@@ -298,3 +298,25 @@ def test_a_number_of_threads_that_is_none_is_as_if_it_were_not_set(monkeypatch, 
 def test_values_that_stand_for_no_job_are_one_line():
     with pytest.raises(ValueError, match="stands for no job"):
         ProcessLauncher().launch([], 0)
+
+
+@pytest.mark.skipif(not os.path.isdir("/tmp"), reason="no /tmp on this system")
+def test_sockets_of_processes_find_a_short_place_where_tmpdir_is_long(tmp_path, monkeypatch):
+    """A socket's path has 108 bytes at most. Tried in a process of its own: the place is chosen once."""
+    long = tmp_path / ("a" * 90)
+    long.mkdir()
+    code = (
+        "from gan_lightning.sweeps.job import prepare_processes; import multiprocessing.util, tempfile\n"
+        "prepare_processes(1); print(multiprocessing.util.get_temp_dir()); print(tempfile.gettempdir())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 0, told.stderr
+    sockets, files = told.stdout.split()
+    assert sockets.startswith("/tmp/") and len(sockets) < 40
+    assert files == str(long)  # all else stays where the user wants it

@@ -92,3 +92,9 @@ def test_the_command_says_in_one_line_what_is_wrong(run_cli, idx_data):
     result = run_cli("out=judge.bin", *idx_data, module="gan_lightning.train_judge")
     assert result.returncode == 1
     assert result.stderr.strip() == "error: out=judge.bin must end in .safetensors"
+
+
+def test_a_judge_that_would_learn_nothing_is_refused(train_judge, tmp_path):
+    with pytest.raises(ValueError, match=r"^epochs=0 must be a whole number, 1 or more$"):
+        train_judge("epochs=0", f"out={tmp_path}/judge.safetensors")
+    assert not (tmp_path / "judge.safetensors").exists()
