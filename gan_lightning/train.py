@@ -217,28 +217,8 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from gan_lightning.checkpoint import AtomicCheckpointIO
     from gan_lightning.cuda_graph import CudaGraph
     from gan_lightning.devices import STRATEGY, SameBuffers, SyncBatchNorm, check_processes, count_devices
-    from gan_lightning.errors import explain_clipping
 
-    if "16" in str(config.trainer.precision).replace("bf16", ""):
-        raise ValueError(
-            f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
-            "use bf16-mixed or 32-true"
-        )
-    for key in "max_epochs", "max_steps", "limit_train_batches":
-        if config.trainer.get(key) == 0:
-            raise ValueError(f"trainer.{key}={config.trainer[key]}: there is nothing to train; leave it out, or try 1")
-    if (timer := build_timer(config)) and timer.time_remaining() <= 0:
-        raise ValueError(f"trainer.max_time={config.trainer.max_time}: there is no time to train; leave it out")
-    every = config.trainer.check_val_every_n_epoch
-    if every is not None and not (isinstance(every, int) and every >= 1):
-        raise ValueError(
-            f"trainer.check_val_every_n_epoch={every} must be 1 or more; metrics=none trains without scores"
-        )
-    if config.trainer.get("gradient_clip_val"):
-        raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
-    for key, instead in NOT_OF_THE_TRAINER.items():
-        if key in config.trainer:
-            raise ValueError(f"trainer.{key} has no effect; {instead}")
+    check_trainer(config)
     devices = count_devices(config)
     check_processes(config, devices)
     # On a cluster's login node, and on every machine where it is installed.
@@ -292,6 +272,32 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
         if block
     ]
     return instantiate(config.trainer, **settings, logger=logger, callbacks=[*watchers, *callbacks])
+
+
+def check_trainer(config: DictConfig) -> None:
+    """Raises ValueError, with its key, for a setting of the Trainer with which nothing would be trained, or all in vain."""
+    from gan_lightning.errors import explain_clipping
+
+    if "16" in str(config.trainer.precision).replace("bf16", ""):
+        raise ValueError(
+            f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
+            "use bf16-mixed or 32-true"
+        )
+    for key in "max_epochs", "max_steps", "limit_train_batches":
+        if config.trainer.get(key) == 0:
+            raise ValueError(f"trainer.{key}={config.trainer[key]}: there is nothing to train; leave it out, or try 1")
+    if (timer := build_timer(config)) and timer.time_remaining() <= 0:
+        raise ValueError(f"trainer.max_time={config.trainer.max_time}: there is no time to train; leave it out")
+    every = config.trainer.check_val_every_n_epoch
+    if every is not None and not (isinstance(every, int) and every >= 1):
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch={every} must be 1 or more; metrics=none trains without scores"
+        )
+    if config.trainer.get("gradient_clip_val"):
+        raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
+    for key, instead in NOT_OF_THE_TRAINER.items():
+        if key in config.trainer:
+            raise ValueError(f"trainer.{key} has no effect; {instead}")
 
 
 def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:

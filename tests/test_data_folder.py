@@ -398,3 +398,26 @@ def test_more_classes_than_there_are_is_told(root, caplog, classes):
     assert settings and data.images().shape[0] == 27
     line = f"data.num_classes=5: the train split of cats has images of {classes} classes alone, and the others stay"
     assert line in caplog.text and f"try data.num_classes={classes}" in caplog.text
+
+
+@pytest.mark.parametrize("beside", ["", "train"])
+def test_a_class_folder_without_a_picture_is_told(root, caplog, beside):
+    picture_files.write(root / beside, num=30, classes=3)
+    (root / beside / "a_new_one").mkdir()
+    (root / beside / ".hidden").mkdir()
+    if beside:
+        (root / "test").mkdir()
+        for folder in sorted((root / beside).iterdir()):
+            if any(folder.iterdir()):
+                (root / "test" / folder.name).mkdir()
+                first = sorted(folder.iterdir())[0]
+                first.rename(root / "test" / folder.name / first.name)
+    reader(root).fetch(root)
+    (line,) = [record.getMessage() for record in caplog.records if "without a picture" in record.getMessage()]
+    assert line.endswith("are no classes, and the others are numbered without them: a_new_one")
+
+
+def test_folders_that_all_hold_pictures_are_not_spoken_of(root, caplog):
+    picture_files.write(root, num=30, classes=3)
+    reader(root).fetch(root)
+    assert "without a picture" not in caplog.text

@@ -77,6 +77,15 @@ class FolderReader:
                 root, about["left_out"], named(about["some_left_out"], about["left_out"]),
             )  # fmt: skip
 
+        base = root / "train" if (root / "train").is_dir() else root
+        folders = [path.name for path in sorted(base.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+        empty = [name for name in folders if name not in about["classes"]]
+        if empty and about["classes"] != [""]:
+            log.warning(
+                "data.root=%s: folders without a picture are no classes, and the others are numbered without them: %s",
+                root, named(empty[:NAMED], len(empty)),
+            )  # fmt: skip
+
     def read(self, root: Path, split: str) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) uint8 and labels (N,) int64 of the split "train" or "test".
 
