@@ -275,7 +275,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
 
 
 def check_trainer(config: DictConfig) -> None:
-    """Raises ValueError, with its key, for a setting of the Trainer with which nothing would be trained, or all in vain."""
+    """Raises ValueError, with its key, for a setting of the Trainer that cannot be used."""
     from gan_lightning.errors import explain_clipping
 
     if "16" in str(config.trainer.precision).replace("bf16", ""):
