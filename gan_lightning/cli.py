@@ -47,6 +47,7 @@ from gan_lightning.errors import (
     explain_type,
     is_bug,
 )
+from gan_lightning.files import BYTES
 from gan_lightning.names import as_typed, to_hydra
 from gan_lightning.numbers import check_whole_numbers
 from gan_lightning.paths import PACKAGE, conf_dir, groups, options, python, shorten
@@ -202,7 +203,8 @@ def _none_for(override: str, config_name: str) -> str:
         UsageError: where a run cannot be without what is taken away.
     """
     word = re.fullmatch(r"~(\w+)(=.*)?", override)
-    if not word or not re.search(rf"(?m)^(  - )?{word[1]}:", (conf_dir() / f"{config_name}.yaml").read_text("utf-8")):
+    settings = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    if not word or not re.search(rf"(?m)^(  - )?{word[1]}:", settings):
         return override
     if word[1] in groups():
         nothing = next((option for option in options(word[1]) if option in ("none", "constant")), None)
@@ -317,10 +319,13 @@ def _report(error: Exception, config_name: str, started: float) -> None:
     """
     job, number = HydraConfig.get(), rank()
     folder, overrides = job.runtime.output_dir, list(job.overrides.task)
-    if job.output_subdir is None:  # started from the config that is saved there
-        overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
+    resumed = config_name == "train" and job.output_subdir is None  # started from the config that is saved there
+    if resumed:
+        with contextlib.suppress(ValueError):  # a broken file there has been named, or is not what failed
+            overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
     line = explain(error, folder, overrides, place="hydra.run.dir" if config_name == "train" else "out")
-    if job.output_subdir is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+    taken_away = any(word.lstrip("~") == getattr(error, "full_key", None) for word in overrides)
+    if resumed and isinstance(error, ConfigKeyError | ConfigAttributeError) and not taken_away:
         line = f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {error.full_key}, which every run has"
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
@@ -346,11 +351,12 @@ def _keep(file: Path, line: str, started: float) -> str:
     with contextlib.suppress(OSError):  # a full disk has been reported already
         while True:
             if file.exists() and file.stat().st_mtime > started:
-                return line if rank() else file.read_text(encoding="utf-8").strip()
+                return line if rank() else file.read_text(encoding="utf-8", errors=BYTES).strip()
             if time.monotonic() >= patience:
                 break
             time.sleep(0.1)
-        file.write_text(f"rank {rank()}: {line}\n" if rank() else f"{line}\n", encoding="utf-8")
+        told = f"rank {rank()}: {line}\n" if rank() else f"{line}\n"
+        file.write_text(told, encoding="utf-8", errors=BYTES)
     return line
 
 

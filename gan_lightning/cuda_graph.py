@@ -26,11 +26,11 @@ class CudaGraph(Callback):
     An iteration with G's turn and one without are a graph each.
 
     Raises:
-        ValueError: where training starts, if it is not on one GPU or changes Adam's beta2; where a graph is recorded,
-            if the step does what a graph cannot.
+        ValueError: before training, if it is not on one GPU or changes Adam's beta2; where a graph is recorded, if the
+            step does what a graph cannot.
     """
 
-    def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+    def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
         device = trainer.strategy.root_device
         if device.type != "cuda" or trainer.world_size > 1:
             raise ValueError(
@@ -42,7 +42,9 @@ class CudaGraph(Callback):
                 "cuda_graph=true: a graph cannot change Adam's beta2; use cuda_graph=false, or "
                 "optimizer.beta2_schedule=null"
             )
-        stream = torch.cuda.Stream(device)
+
+    def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        stream = torch.cuda.Stream(gan.device)
         self.graphs = {turn: Graph(gan, gan.iterate, trainer.optimizers, stream) for turn in (False, True)}
         gan.iterate = self.iterate
 
@@ -115,6 +117,8 @@ class Graph:
                 step = self.iterate(
                     self.real, self.labels, bare, is_generators_turn, **dict(zip(numbers, factors, strict=True))
                 )
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(

@@ -125,13 +125,13 @@ def _explain_instantiation(error: InstantiationException, overrides: Sequence[st
     if isinstance(cause, InstantiationException | ImportError):
         return f"{key}: {_one_line(cause).replace(f' full_key: {key}', '')}"
     line = explain(cause, overrides=overrides)
-    if target and (named := re.match(r"(\w+)=", line)) and named[1] in _arguments(target[1]):
+    if target and (named := re.match(r"(\w+)=", line)) and named[1] in arguments(target[1]):
         return f"{key}.{line}"
     return line if key in line or re.match(r"[\w.]+=", line) else f"{key}: {line}"
 
 
 def _explain_argument(target: str, argument: str) -> str:
-    accepted = _arguments(target)
+    accepted = arguments(target)
     near = difflib.get_close_matches(argument, accepted, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it takes {_listed(accepted)}"
     return f"{target} has no such argument; {hint}"
@@ -143,7 +143,7 @@ def _leave_out(key: str, overrides: Sequence[str]) -> str:
     return "" if typed else f"; ~{key} leaves out what conf/ has"
 
 
-def _arguments(target: str) -> list[str]:
+def arguments(target: str) -> list[str]:
     """Of a class or function; none where it cannot be found."""
     with contextlib.suppress(Exception):
         return list(inspect.signature(hydra.utils.get_object(target)).parameters)
@@ -162,13 +162,13 @@ def _explain_misconfiguration(message: str, overrides: Sequence[str]) -> str:
 
 def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[str], place: str) -> str:
     path = error.filename2 or error.filename or folder or os.getcwd()  # a copy names its source first
-    typed = _typed_for(path, overrides)
+    typed, trains = _typed_for(path, overrides), place == "hydra.run.dir"
     place = typed.partition("=")[0].lstrip("+") if typed else place
     name = shorten(path) if not typed else typed if _is_of(typed, path) else f"{typed}: {shorten(path)}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         existing = next(part for part in _upwards(path) if os.path.exists(part))
         free = f"{shutil.disk_usage(existing).free / 2**20:.0f} MiB free"
-        kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder else ""
+        kept = f"; what the run has saved so far stays in {shorten(folder)}" if folder and trains else ""
         return f"{name}: the disk is full ({free}); make room or choose another with {place}=…{kept}"
     reason = (error.strerror or str(error)).lower()
     if os.path.isfile(path) and not os.access(path, os.R_OK):

@@ -81,7 +81,7 @@ def main(config: DictConfig) -> None:
     reference.check(num_samples)
     if is_conditional:
         reference.held_out_labels = data.labels("test")
-    out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before the work
+    out.mkdir(parents=True, exist_ok=True)
     drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(num_samples)]
     images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])
     labels = torch.cat([part for _, part in drawn if part is not None]) if is_conditional else None

@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gan_lightning.paths import expand
+
+BYTES = "surrogateescape"  # how a name that is no UTF-8 is written and printed: byte for byte
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -44,7 +48,7 @@ def output_path(typed: str | None, default: Path, example: str | None) -> Path:
     Raises:
         ValueError: for a folder in the place of a file, a file in the place of a folder, and what is neither.
     """
-    path = Path(str(typed)).expanduser() if typed else default
+    path = expand(str(typed), "out") if typed else default
     shown = f"out={typed or path}"
     if example and path.is_dir():
         raise ValueError(f"{shown} is a folder; name a file, such as out={path / example}")
@@ -65,7 +69,7 @@ def check_suffix(typed: str | None, format: str, suffixes: dict[str, str]) -> No
     """Raises ValueError where `out=` is named as something else than what `format=` writes."""
     path = Path(str(typed or ""))
     suffix, own = path.suffix.lower(), suffixes[format]
-    if suffix in ("", own) or suffix[1:].isdigit():  # truncation_0.7
+    if suffix in ("", own) or suffix[1:].isdigit() or path.is_dir():  # truncation_0.7; output_path tells of folders
         return
     if meant := [name for name in suffixes if suffixes[name] == suffix]:
         raise ValueError(f"out={typed} is named as another format than format={format}; add format={meant[0]}")

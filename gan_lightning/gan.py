@@ -151,6 +151,8 @@ class GAN(LightningModule):
             if fake.shape[1:] != shape:
                 raise ValueError(f"{key}: the generator makes images of {list(fake.shape[1:])}; {way_out}")
             evaluate(uncompiled(self.discriminator), fake, labels)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise ValueError(f"{key} is not what the networks take ({error}); {way_out}") from error
 
@@ -192,7 +194,7 @@ class GAN(LightningModule):
         penalty_factor: float | Tensor,
         ema_weight: float | Tensor,
     ) -> Step:
-        """Algorithm 1. Nothing in it makes the host wait for the device, see `cuda_graphs.py`."""
+        """Algorithm 1. Nothing in it makes the host wait for the device, see `cuda_graph.py`."""
         discriminator_optimizer, generator_optimizer = optimizers
         # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
         with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):
@@ -334,7 +336,7 @@ class GAN(LightningModule):
         return self.generate(torch.cat(list(draw(num, self.latent_dim, seed))).to(self.device), labels)
 
     def on_validation_model_zero_grad(self) -> None:
-        """Lightning would drop the gradients, of which curves and checkpoints after a validation hold the norm."""
+        """Keep the gradients, which Lightning would drop: checkpoints written after a validation need their norm."""
 
     def validation_step(self, batch: tuple[int, int], batch_idx: int) -> dict[str, Any]:
         """Samples for whoever scores them: of block number `batch[0]` as many as `batch[1]`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_lightning.cli import command
 from gan_lightning.files import output_path
-from gan_lightning.paths import shorten
+from gan_lightning.paths import expand, shorten
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     from gan_lightning.sweeps.ranking import SWEEP_LOG, check_metric, rank_runs, show
 
-    runs = Path(config.runs).expanduser()
+    runs = expand(str(config.runs), "runs")
     rows = rank_runs(runs, config.metric, config.direction)
     if not rows:
         raise ValueError(f"runs={config.runs}: there is no run below it; name a folder such as outputs")

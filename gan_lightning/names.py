@@ -1,7 +1,7 @@
 """Names people have: what the shell hands over is taken as it stands, what is printed works when pasted.
 
-In Hydra's grammar commas, brackets, quotes and the like are signs, and letters end at z. A value whose key takes a path
-or a name is therefore quoted before Hydra reads it, unless it reads as itself.
+In Hydra's grammar commas, brackets, quotes and the like are signs, and only a to z count as letters. A value whose key
+takes a path or a name is therefore quoted before Hydra reads it, unless it reads as itself.
 """
 
 import os

@@ -55,7 +55,8 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif override.is_delete() or not _is_same(config, key, override.value()):
             may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
             (kept if key in ENDS and may_move else refused).append(text)
-    elsewhere = [o for o in parsed if o.key_or_group == "hydra.run.dir" and Path(str(o.value())).resolve() != run]
+    folders = ("hydra.run.dir", "trainer.default_root_dir")
+    elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:
         raise ValueError(
             f"resume={wanted[-1]}: a run goes on in its own folder; leave out {elsewhere[0].input_line}, "
@@ -89,7 +90,7 @@ def keep_end(config: DictConfig) -> None:
     file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
     for key in ENDS:
-        if (end := OmegaConf.select(config, key)) is not None:
-            OmegaConf.update(saved, key, end)
+        if (end := OmegaConf.select(config, key)) != OmegaConf.select(saved, key):
+            OmegaConf.update(saved, key, end, force_add=True)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)

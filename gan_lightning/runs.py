@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gan_lightning.names import as_argument, as_typed
-from gan_lightning.paths import python, shorten
+from gan_lightning.paths import expand, python, shorten
 
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 AT_END = "the run is at its end"
@@ -40,7 +40,7 @@ def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: 
                 f"ckpt is not set and there is no run in {runs}/; train one first: {python()} -m gan_lightning"
             )
         return found[-1]
-    path = Path(path).expanduser()
+    path = expand(path, key)
     file = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{key}={path}: there is no file {file}; name a checkpoint or a run folder that has one")
@@ -210,13 +210,14 @@ def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None
         ValueError: if a folder holds a run, with the way out.
     """
     place = f"{key}={value or shorten(folder)}"
+    other = f"another {'folder' if value is None else key}"
     if is_locked(folder / LOCK):
-        raise ValueError(f"{place}: another process is at work there; choose another folder")
+        raise ValueError(f"{place}: another process is at work there; choose {other}")
     if any(file for pattern in TRACES for file in folder.glob(pattern)):
         is_resumable = (folder / "checkpoints" / "last.ckpt").is_file()
         further = f"go on with it: resume={as_argument(shorten(folder))}; or " if is_resumable else ""
         holds = f"{place} holds a run already" if value is None else f"{place}: {shorten(folder)} holds a run already"
-        raise ValueError(f"{holds}; {further}choose another {'folder' if value is None else key} for a new one")
+        raise ValueError(f"{holds}; {further}choose {other} for a new one")
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gan_lightning.files import BYTES
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -83,7 +85,7 @@ def open_outlets() -> Outlet | None:
         text = io.TextIOWrapper(
             buffer,
             encoding="utf-8",
-            errors="surrogateescape",  # a file name that is no UTF-8 is printed byte for byte, and can be pasted
+            errors=BYTES,  # a file name that is no UTF-8 is printed byte for byte, and can be pasted
             line_buffering=bool(stream and stream.line_buffering),
             write_through=bool(stream and stream.write_through),
         )

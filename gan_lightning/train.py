@@ -162,7 +162,7 @@ def build_gan(config: DictConfig) -> GAN:
         generator_optimizer=optimizers.generator,
         discriminator_optimizer=optimizers.discriminator,
         schedule=instantiate(config.schedule),
-        beta2_schedule=optimizers.get("beta2_schedule"),  # a run of an earlier version has none
+        beta2_schedule=optimizers.get("beta2_schedule"),
         max_gradient_norm=config.max_gradient_norm,
         latent_dim=config.latent_dim,
         n_critic=config.n_critic,
@@ -193,7 +193,7 @@ def build_part(config: DictConfig, group: str) -> Any:
     """
     from hydra.utils import instantiate
 
-    part = config.get(group)  # a run of an earlier version has not all groups in its config
+    part = config.get(group)
     if part and "_target_" not in part:
         raise ValueError(f"{group}={{{', '.join(part)}: …}}: {group}=none has no settings; choose a {group}")
     return instantiate(part) or None
@@ -248,8 +248,6 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     watchers.append(Dashboard(plain(config), choices(config)))
     if several:
         watchers.append(SameBuffers())
-    if config.cuda_graph:
-        watchers.append(CudaGraph())
     if config.metrics:
         evaluation = Evaluation(instantiate(config.metrics.extractor), config.metrics.cache)
         watchers.insert(0, evaluation)  # before the alarms, which read its scores
@@ -263,10 +261,12 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
                 "no scores: data=%s or the recipe chooses metrics=none; metrics=judge asks the judge, of which %s.yaml "
                 "says more", name, shorten(conf_dir() / "data" / name),
             )  # fmt: skip
+    if config.cuda_graph:
+        watchers.insert(0, CudaGraph())  # what it refuses, it refuses before real images are scored
     logger = [
         instantiate(
             inside(block, config.trainer.default_root_dir),
-            **keep_earlier(block["_target_"], earlier) if earlier else {},
+            **keep_earlier(block.get("_target_", ""), earlier) if earlier else {},
         )
         for block in plain(config.logger).values()
         if block
@@ -302,11 +302,9 @@ def check_trainer(config: DictConfig) -> None:
 
 def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:
     """The block of a logger, which writes into the run's folder where the block does not say where."""
-    from inspect import signature
+    from gan_lightning.errors import arguments
 
-    from hydra.utils import get_object
-
-    takes = "save_dir" in signature(get_object(block["_target_"])).parameters
+    takes = "save_dir" in arguments(block.get("_target_", ""))
     return {"save_dir": folder, **block} if takes else block
 
 
@@ -372,9 +370,9 @@ def write_record(
 
     Args:
         state: done | stopped | pruned | running.
-        started: when this process began to train; a resumed run has more behind it, and
-        earlier: iterations, and what it was
-        scored: with then, in case there are no scores since.
+        started: when this process began to train, by time.perf_counter.
+        earlier: iterations done before this process resumed the run.
+        scored: the scores from before that, kept until there are new ones.
     """
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.scalars import final_scores

@@ -33,16 +33,7 @@ def recorded(monkeypatch):
     for name in "stream", "graph":
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(cuda_graph.Graph, "recordable", lambda *_: contextlib.nullcontext())
-    start = CudaGraph.on_train_start
-    monkeypatch.setattr(
-        CudaGraph,
-        "on_train_start",
-        lambda self, trainer, gan: start(
-            self,
-            SimpleNamespace(strategy=SimpleNamespace(root_device=CUDA), world_size=1, optimizers=trainer.optimizers),
-            gan,
-        ),
-    )
+    monkeypatch.setattr(CudaGraph, "setup", lambda *_, **__: None)  # which refuses a CPU
     return replayed
 
 
@@ -78,4 +69,4 @@ def test_a_cpu_is_refused_in_one_line(compose):
 def test_what_a_graph_cannot_do_is_refused(device, world_size, beta2, message):
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device), world_size=world_size)
     with pytest.raises(ValueError, match=message):
-        CudaGraph().on_train_start(trainer, SimpleNamespace(beta2_schedule=beta2))
+        CudaGraph().setup(trainer, SimpleNamespace(beta2_schedule=beta2), "fit")

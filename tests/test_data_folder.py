@@ -396,7 +396,7 @@ def test_more_classes_than_there_are_is_told(root, caplog, classes):
     settings = picture_files.write(root, num=30, classes=classes)
     data = ImageDataModule(root, reader(root), SHAPE, batch_size=4, num_classes=5, name="cats")
     assert settings and data.images().shape[0] == 27
-    line = f"data.num_classes=5: the train split of cats has images of {classes} classes alone, and the others stay"
+    line = f"data.num_classes=5: the train split of cats has images of only {classes} classes, and the others stay"
     assert line in caplog.text and f"try data.num_classes={classes}" in caplog.text
 
 

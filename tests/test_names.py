@@ -195,6 +195,7 @@ def test_the_command_that_repeats_a_run_has_its_names_as_typed() -> None:
 
 def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gan_lightning.errors import explain
+    from gan_lightning.paths import python
     from gan_lightning.train import check_end
 
     monkeypatch.chdir(tmp_path)
@@ -204,7 +205,7 @@ def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypa
         config = OmegaConf.create({"resume": str(file), "trainer": {"max_epochs": 5, "max_steps": -1}})
         with pytest.raises(ValueError) as caught:
             check_end(config, {"global_step": 9, "loops": {"fit_loop": progress}})
-        line = explain(caught.value).partition("further: python -m gan_lightning ")[2]
+        line = explain(caught.value).partition(f"further: {python()} -m gan_lightning ")[2]
         resume, further = shlex.split(line)
         assert Path(read(to_hydra(resume))).absolute() == file
         assert further == "trainer.max_epochs=6"
@@ -219,7 +220,7 @@ def test_a_sweep_without_its_flag_is_printed_with_it(
         with pytest.raises(SystemExit):
             type_in(main, f"sweep.name={name}")
         words = pasted(capsys.readouterr().err.partition("a sweep takes -m; ")[2])
-        assert words[:-1] == ["python", "-m", "gan_lightning", "-m"] and read(to_hydra(words[-1])) == name
+        assert words[1:-1] == ["-m", "gan_lightning", "-m"] and read(to_hydra(words[-1])) == name
 
 
 def test_a_name_in_brackets_is_no_style_on_a_terminal(screen: Callable[[bool], Any]) -> None:

@@ -65,7 +65,7 @@ class Pictures(Callback):
     def on_train_end(self, trainer: Trainer, gan: GAN) -> None:
         if trainer.is_global_zero:
             files = sorted(self.folder.glob("epoch_*.png"))
-            step = -(-len(files) // MAX_FRAMES)
+            step = max(1, -(-len(files) // MAX_FRAMES))
             frames = [frame for file in files[::-step] if (frame := read_frame(file)) is not None]
             frames = [frame for frame in frames if frame.shape == frames[0].shape]  # as the last one, always in
             if frames:

@@ -217,9 +217,11 @@ class ImageDataModule(LightningDataModule):
                 )
             self._check_labels(labels, len(images))
             if split == "train" and len(found := labels.unique()) < self.num_classes:
+                enough = int(found.max()) + 1
                 log.warning(
-                    "data.num_classes=%d: the train split of %s has images of %d classes alone, and the others stay "
-                    "untrained; try data.num_classes=%d", self.num_classes, self.name, len(found), int(found.max()) + 1,
+                    "data.num_classes=%d: the train split of %s has images of only %d classes, and the others stay "
+                    "untrained%s", self.num_classes, self.name, len(found),
+                    f"; try data.num_classes={enough}" if enough < self.num_classes else "",
                 )  # fmt: skip
             self._splits[split] = images, labels
         return self._splits[split]

@@ -25,7 +25,7 @@ def direction_of(metric: str, typed: str | None = None, key: str = "direction") 
         ValueError: if something else was typed.
     """
     if typed is None:
-        return DIRECTIONS[metric in LARGER]
+        return "maximize" if metric in LARGER else "minimize"
     if typed not in DIRECTIONS:
         raise ValueError(f"{key}={typed} must be {' or '.join(DIRECTIONS)}, or null: as {metric} asks")
-    return DIRECTIONS[DIRECTIONS.index(typed)]
+    return typed

@@ -97,7 +97,7 @@ class Reference:
         """
         origin = origin or f"num_samples={num_samples}"
         if self.trial_of:
-            logger.warning("%s samples, against %d real images: these scores show that all runs, and no more",
+            logger.warning("%s samples, against %d real images: this shows that scoring works; the values mean nothing",
                            origin, len(self.features))  # fmt: skip
             return
         width = self.features.shape[1]

@@ -14,6 +14,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from gan_lightning.errors import JobsFailed
+from gan_lightning.files import BYTES
 from gan_lightning.paths import shorten
 from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.ranking import SWEEP_LOG, rank_runs, show
@@ -33,7 +34,7 @@ def at_work(config: DictConfig, launcher: Any, stopping: threading.Event | None)
     """
     folder = Path(config.hydra.sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / SWEEP_LOG, encoding="utf-8", errors="surrogateescape")
+    handler = logging.FileHandler(folder / SWEEP_LOG, encoding="utf-8", errors=BYTES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
     log.info("%s: %d at a time", shorten(folder), config.sweep.workers)

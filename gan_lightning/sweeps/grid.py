@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from gan_lightning.metrics.better import direction_of
 from gan_lightning.runs import alone_in, check_new
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
@@ -22,6 +23,7 @@ class GridSweeper(BasicSweeper):
         """Raises JobsFailed if a job ended without a result."""
         assert self.config and self.launcher
         folder = Path(self.config.hydra.sweep.dir)
+        direction_of(self.config.sweep.metric, self.config.sweep.direction, "sweep.direction")  # refuses a mistyped one
         if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
             log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
         if not isinstance(self.launcher, ProcessLauncher):  # Hydra's would write new runs into the earlier ones

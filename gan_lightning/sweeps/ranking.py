@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import written_whole
+from gan_lightning.files import BYTES, written_whole
 from gan_lightning.metrics.better import direction_of
 from gan_lightning.paths import shorten
 from gan_lightning.runs import STATES, RunState, read_config, rerun_command, run_seconds, run_state, typed_overrides
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 ORDER = STATES  # in a table, rows without a score
 SWEEP_LOG = "sweep.log"  # in a sweep's folder
-BYTES = "surrogateescape"  # a folder whose name is no UTF-8 is written byte for byte
 THUMBNAIL = 160  # pixels, width of a picture in the HTML table
 
 

@@ -43,16 +43,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT = 60.0  # seconds between signs of life in the study
 WATCHING = (  # of a config: what a score does not follow from
-    *(
-        "hydra",
-        "callbacks.",
-        "logger.",
-        "data.root",
-        "metrics.cache",
-        "resume",
-        "cuda_graph",
-        "trainer.default_root_dir",
-    ),
+    *("hydra", "callbacks.", "logger.", "data.root", "metrics.cache", "resume", "cuda_graph"),
+    "trainer.default_root_dir",
     *("trainer.enable_progress_bar", "trainer.log_every_n_steps"),
 )
 DEAD = 5 * HEARTBEAT  # without one for so long a trial of another machine is taken over
