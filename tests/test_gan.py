@@ -481,3 +481,14 @@ def test_compiled_networks_and_a_compiled_gan_train_as_they_would_alone(tmp_path
     gan = made(compile_it if compiled == "networks" else lambda network: network)
     fit(compile_it(gan) if compiled == "gan" else gan, tmp_path, 2)
     assert_close(gan.sample(4), plain.sample(4))
+
+
+def test_a_device_without_room_is_not_taken_for_networks_of_another_size():
+    gan = small_gan()
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    gan.generator.forward = full
+    with pytest.raises(torch.OutOfMemoryError):
+        gan.check_shapes(SHAPE)

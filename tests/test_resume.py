@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_lightning.errors import is_bug
-from gan_lightning.resume import resumed_overrides
+from gan_lightning.resume import keep_end, resumed_overrides
 from gan_lightning.train import main
 
 EPOCH, EPOCHS = 8, 3  # iterations; 512 images in batches of 64
@@ -446,6 +446,23 @@ def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
 def test_another_folder_is_refused(saved, place):
     with pytest.raises(ValueError, match=f"goes on in its own folder; leave out hydra.run.dir={place}"):
         resumed_overrides([saved(), f"hydra.run.dir={place}"])
+
+
+def test_another_folder_for_what_the_trainer_writes_is_refused(saved):
+    with pytest.raises(ValueError, match=r"goes on in its own folder; leave out trainer.default_root_dir=elsewhere"):
+        resumed_overrides([saved(), "trainer.default_root_dir=elsewhere"])
+
+
+@pytest.mark.parametrize(("key", "end"), [("max_time", None), ("max_time", "00:02:00:00"), ("max_steps", 7)])
+def test_an_end_that_is_lifted_or_moved_is_kept_for_the_next_time(saved, key, end):
+    file = Path(saved().partition("=")[2].strip("'")) / ".hydra" / "config.yaml"
+    config = OmegaConf.load(file)
+    OmegaConf.update(config, "trainer.max_time", "00:01:00:00", force_add=True)
+    OmegaConf.save(config, file)
+    OmegaConf.update(config, f"trainer.{key}", end)
+    config.resume = str(file.parent.parent / "checkpoints" / "last.ckpt")
+    keep_end(config)
+    assert OmegaConf.load(file).trainer[key] == end
 
 
 @pytest.mark.parametrize("override", ["seed=0", "model=mlp", "penalty.weight=2.4", "trainer.max_epochs=2"])
