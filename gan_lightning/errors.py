@@ -65,6 +65,10 @@ def explain(
         for override in overrides:
             if re.fullmatch(rf"~{re.escape(missing[1])}(=.*)?", override):
                 return f"{override}: it cannot be left out; type a value, {missing[1]}=…"
+    if "list index out of range" in message and (
+        lists := [override for override in overrides if override.partition("=")[2][:1] == "["]
+    ):
+        return f"{lists[-1]}: the list has too few values"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return f"{message} {_one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:

@@ -89,6 +89,20 @@ class GAN(LightningModule):
         for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key}={value} must be a whole number, 1 or more")
+        parts = {
+            "loss=gan_lightning.losses.NonSaturating()": (loss, hasattr(loss, "discriminator")),
+            "conditioning=gan_lightning.conditioning.Conditioning(10)": (
+                conditioning,
+                hasattr(conditioning, "in_turn"),
+            ),
+            "penalty=gan_lightning.penalties.R1(2.4)": (penalty, callable(penalty)),
+            "constraint=gan_lightning.penalties.WeightClipping()": (constraint, callable(constraint)),
+            "augment=gan_lightning.augment.DiffAugment()": (augment, callable(augment)),
+            "ema=gan_lightning.ema.EMA()": (ema, isinstance(ema, EMA)),
+        }
+        for example, (part, fits) in parts.items():
+            if part is not None and not fits:
+                raise ValueError(f"{example.partition('=')[0]}={part!r} cannot be used; write {example}, or None")
         if max_gradient_norm is not None and max_gradient_norm <= 0:
             raise ValueError(f"max_gradient_norm={max_gradient_norm} must be positive, or null for no limit")
         self.automatic_optimization = False
@@ -170,6 +184,10 @@ class GAN(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
         """One iteration on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""
+        if isinstance(batch, Tensor) or len(batch) != 2:
+            raise ValueError(
+                "a batch must be (images, labels); in Python: trainer.fit(gan, ImageDataModule.from_tensors(images))"
+            )
         real, classes = batch
         labels = classes if self.conditioning.num_classes else None  # generated images are of the real ones' classes
         self.seed_iteration()

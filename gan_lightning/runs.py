@@ -40,10 +40,12 @@ def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: 
                 f"ckpt is not set and there is no run in {runs}/; train one first: {python()} -m gan_lightning"
             )
         return found[-1]
-    path = expand(path, key)
+    if not str(path):
+        raise ValueError(f"{key}= is empty; name a checkpoint or a run folder, or leave it out")
+    typed, path = path, expand(path, key)
     file = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{key}={path}: there is no file {file}; name a checkpoint or a run folder that has one")
+        raise ValueError(f"{key}={typed}: there is no file {file}; name a checkpoint or a run folder that has one")
     return file
 
 

@@ -144,6 +144,8 @@ def build_gan(config: DictConfig) -> GAN:
 
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
+    if config.latent_dim < 1:
+        raise ValueError(f"latent_dim={config.latent_dim} must be 1 or more")
     check_schedules(config)
     shape = config.data.get("image_shape", [1, 28, 28])
     if isinstance(shape, int | str) or len(shape) != 3:
@@ -417,6 +419,7 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
     state, folder = record["state"], Path(trainer.default_root_dir)
     seconds = record["seconds"] - getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
     name = as_argument(shorten(folder))
+    below_outputs = folder.absolute().is_relative_to(Path("outputs").absolute())
     can_sample = (folder / "checkpoints" / "last.ckpt").is_file()  # not after fast_dev_run
     in_all = f" ({trainer.global_step:,} in all)" if earlier else ""
     lines = [
@@ -427,7 +430,7 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
         f"everything is in {name}",
         f"  pictures     {name}/samples/",
         *([f"  more images  {python()} -m gan_lightning.sample ckpt={name}"] if can_sample else []),
-        f"  curves       {python()} -m tensorboard.main --logdir outputs",
+        f"  curves       {python()} -m tensorboard.main --logdir {'outputs' if below_outputs else name}",
     ]
     if state == "stopped":
         lines.append(f"  go on        {python()} -m gan_lightning resume={name}")

@@ -492,3 +492,30 @@ def test_a_device_without_room_is_not_taken_for_networks_of_another_size():
     gan.generator.forward = full
     with pytest.raises(torch.OutOfMemoryError):
         gan.check_shapes(SHAPE)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *({"loss": "hinge"}, {"loss": 1}, {"penalty": 10}, {"penalty": "r1"}, {"ema": True}, {"ema": 0.99}),
+        *({"conditioning": "projection"}, {"conditioning": 10}, {"augment": "diffaugment"}, {"constraint": 0.01}),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_none_is_refused_with_the_line_to_write(part):
+    ((name, value),) = part.items()
+    with pytest.raises(ValueError, match=rf"^{name}={value!r} cannot be used; write {name}=gan_lightning\."):
+        small_gan(**part)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's, of the loader
+@pytest.mark.parametrize("batches", ["images alone", "a tuple of one"])
+def test_a_batch_that_is_no_pair_is_refused_with_the_line_to_write(tmp_path, batches):
+    images = torch.zeros(8, *SHAPE)
+    data = images if batches == "images alone" else torch.utils.data.TensorDataset(images)
+    trainer = Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^a batch must be \(images, labels\); .*ImageDataModule.from_tensors"):
+        trainer.fit(small_gan(), torch.utils.data.DataLoader(data, batch_size=4))

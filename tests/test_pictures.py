@@ -109,6 +109,7 @@ def test_a_file_that_is_no_picture_is_left_out_and_the_run_is_done(tmp_path, cap
     fit(small_gan(), tmp_path, 2 * BATCHES, callbacks=[Pictures(num_images=4, nrow=2)])
     assert num_frames(tmp_path) == 3
     warnings = [record.getMessage() for record in caplog.records if "is no picture" in record.getMessage()]
+    assert ("leaves out 1 pictures of another size" in caplog.text) == (content == "smaller")
     assert len(warnings) == (content != "smaller") and all("epoch_0000.5.png" in line for line in warnings)
 
 

@@ -349,6 +349,7 @@ def terminal(tmp_path, idx_data):
     ("number", "devices", "code"),
     [
         pytest.param(signal.SIGINT, 1, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 1, 130, marks=pytest.mark.slow),  # the terminal is closed
         (signal.SIGKILL, 1, -signal.SIGKILL),
         pytest.param(signal.SIGINT, 2, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, 130, marks=pytest.mark.slow),

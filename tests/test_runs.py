@@ -101,3 +101,14 @@ def test_a_lock_that_cannot_be_tried_is_taken_for_held(tmp_path, monkeypatch):
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     assert is_locked(tmp_path / LOCK)
+
+
+@pytest.mark.parametrize("key", ["ckpt", "resume"])
+def test_an_empty_path_is_said_to_be_empty(key):
+    with pytest.raises(ValueError, match=f"^{key}= is empty; name a checkpoint or a run folder"):
+        find_checkpoint("", key=key)
+
+
+def test_a_path_that_leads_nowhere_is_shown_as_it_was_typed():
+    with pytest.raises(ValueError, match=r"^ckpt=https://example.org/last.ckpt: there is no file"):
+        find_checkpoint("https://example.org/last.ckpt")

@@ -18,6 +18,7 @@ from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_lightning.checkpoint import AtomicCheckpointIO, load_gan
+from gan_lightning.errors import explain
 from gan_lightning.train import build_gan, build_trainer, main
 
 AT_EVALUATIONS = ("mode_collapse", "dead_generator", "memorisation")  # alarms
@@ -416,3 +417,24 @@ def test_lightnings_own_callbacks_act_without_scores(compose, tmp_path):
     )
     assert json.loads((tmp_path / "metrics.json").read_text())["iterations"] < 9 * 4
     assert list((tmp_path / "kept").glob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("place", "logdir"), [("outputs/a run", "outputs"), ("elsewhere/it's", "'elsewhere/it'\"'\"'s'")]
+)
+def test_the_printed_dashboard_is_of_the_folder_that_the_run_is_in(
+    compose, tmp_path, monkeypatch, caplog, place, logdir
+):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO)
+    (tmp_path / place).mkdir(parents=True)
+    main(compose(*ONE, folder=tmp_path / place))
+    (line,) = [line for line in caplog.text.splitlines() if "-m tensorboard.main" in line]
+    assert line.endswith(f"-m tensorboard.main --logdir {logdir}")
+
+
+def test_a_list_that_is_too_short_is_named(compose):
+    typed = "optimizer.generator.betas=[0.5]"
+    with pytest.raises(Exception) as caught:
+        build_trainer(config := compose(typed)).fit(build_gan(config), instantiate(config.data))
+    assert explain(caught.value, None, [typed]) == f"{typed}: the list has too few values"

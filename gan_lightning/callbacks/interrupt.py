@@ -1,4 +1,4 @@
-"""Ctrl-C, or a SIGTERM from whoever runs the machine, that loses nothing."""
+"""Ctrl-C, a SIGTERM from whoever runs the machine, a terminal that is closed (SIGHUP): nothing is lost."""
 
 import logging
 import signal
@@ -21,7 +21,10 @@ class Interrupt(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
-        self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not below nohup
+            numbers.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
         # Lightning has put its own in place meanwhile, which broadcasts from within the handler and hangs.

@@ -67,10 +67,15 @@ class Pictures(Callback):
             files = sorted(self.folder.glob("epoch_*.png"))
             step = max(1, -(-len(files) // MAX_FRAMES))
             frames = [frame for file in files[::-step] if (frame := read_frame(file)) is not None]
-            frames = [frame for frame in frames if frame.shape == frames[0].shape]  # as the last one, always in
-            if frames:
+            alike = [frame for frame in frames if frame.shape == frames[0].shape]  # as the last one, always in
+            if len(alike) < len(frames):
+                log.warning(
+                    "%s/training.gif leaves out %d pictures of another size; keep callbacks.pictures.num_images and "
+                    "nrow when a run is resumed", self.folder, len(frames) - len(alike),
+                )  # fmt: skip
+            if alike:
                 with written_whole(self.folder / "training.gif") as part:
-                    images.save_gif(frames[::-1], part)
+                    images.save_gif(alike[::-1], part)
 
     def _take(self, trainer: Trainer, gan: GAN, epoch: int) -> None:
         noise = torch.Generator().manual_seed(NOISE_SEED)
