@@ -20,7 +20,7 @@ from gan_lightning.paths import expand, python, shorten
 METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 AT_END = "the run is at its end"
 TRACES = (METRICS, "checkpoints/*.ckpt", "samples/epoch_*.png", "events.out.tfevents.*", "csv/**/metrics.csv")
-STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")
+STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in the order of a table
 
 
 def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: str = "ckpt") -> Path:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ORDER = STATES  # in a table, rows without a score
 SWEEP_LOG = "sweep.log"  # in a sweep's folder
 THUMBNAIL = 160  # pixels, width of a picture in the HTML table
 
@@ -77,7 +76,7 @@ class Row:
     def state(self) -> str:
         """What has become of the runs: `done`, or `2 done, 1 failed`."""
         names = [run.state.name for run in self.runs]
-        counts = {name: names.count(name) for name in ORDER if name in names}
+        counts = {name: names.count(name) for name in STATES if name in names}
         if len(counts) == 1:
             return names[0]
         return ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -124,7 +123,9 @@ def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[R
         groups.setdefault(identity(config), []).append(run)
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
-    return sorted(rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), ORDER.index(row.runs[0].state.name)))
+    return sorted(
+        rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), STATES.index(row.runs[0].state.name))
+    )
 
 
 def identity(config: DictConfig) -> str:
@@ -150,7 +151,7 @@ def read_run(folder: Path, seed: Any, metric: str) -> Run:
 
 
 def as_row(runs: list[Run], sign: int, common: set[str]) -> Row:
-    runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), ORDER.index(run.state.name)))
+    runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), STATES.index(run.state.name)))
     by_seed = {run.seed: run.score for run in runs if run.state.name == "done" and run.score is not None}
     scores = list(by_seed.values())
     return Row(
