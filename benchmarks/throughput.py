@@ -520,7 +520,7 @@ def load_images(overrides: list[str]) -> tuple[Path, Tensor]:
 def compose_train(overrides: list[str]) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from gan_lightning.paths import conf_dir
+    from gan_lightning.files import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=overrides)

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "GAN": "gan_lightning.gan",
     "ImageDataModule": "gan_lightning.data.module",
-    "load_gan": "gan_lightning.checkpoint",
+    "load_gan": "gan_lightning.runs.checkpoint",
 }
 __all__ = list(_HOMES)
 

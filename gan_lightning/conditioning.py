@@ -1,4 +1,4 @@
-"""What the classes of the images are used for. How the networks look at them: `models/conditioning.py`.
+"""What the classes of the images are used for. How the networks look at them: `models/labels.py`.
 
 Letters: B images, N samples, Z latent, K classes.
 """

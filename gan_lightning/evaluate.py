@@ -7,8 +7,9 @@ import logging
 import sys
 from typing import TYPE_CHECKING, cast
 
-from gan_lightning.cli import command, working
-from gan_lightning.paths import conf_dir, shorten
+from gan_lightning.cli.command import command
+from gan_lightning.files import conf_dir, shorten
+from gan_lightning.terminal import working
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,14 +29,14 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
-    from gan_lightning.figures import draw
     from gan_lightning.files import output_path, written_whole
     from gan_lightning.images import to_uint8
+    from gan_lightning.metrics.figures import draw
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
-    from gan_lightning.runs import find_checkpoint, run_config, run_folder
+    from gan_lightning.runs.checkpoint import load_gan
+    from gan_lightning.runs.folder import find_checkpoint, run_config, run_folder
     from gan_lightning.terminal import printer
 
     chosen = HydraConfig.get()

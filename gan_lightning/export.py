@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command, working
+from gan_lightning.cli.command import command
 from gan_lightning.files import check_suffix
+from gan_lightning.terminal import working
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -37,9 +38,9 @@ def main(config: DictConfig) -> None:
 
     import torch
 
-    from gan_lightning.checkpoint import load_gan
     from gan_lightning.files import output_path, written_whole
-    from gan_lightning.runs import find_checkpoint, run_folder
+    from gan_lightning.runs.checkpoint import load_gan
+    from gan_lightning.runs.folder import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
     out = output_path(config.out, run_folder(file) / "export" / NAMES[config.format], example=NAMES[config.format])

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.augment import Augment
-from gan_lightning.combinations import check_combination
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
-from gan_lightning.latent import draw
 from gan_lightning.losses import Loss, NonSaturating
-from gan_lightning.penalties import Constraint, Penalty
-from gan_lightning.randomness import BLOCK_SIZE, block_seed, derive_seed
+from gan_lightning.noise import BLOCK_SIZE, block_seed, derive_seed, draw
+from gan_lightning.penalties import Constraint, Penalty, check_combination
 from gan_lightning.schedules import Schedule, check_beta2
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -212,7 +210,7 @@ class GAN(LightningModule):
         penalty_factor: float | Tensor,
         ema_weight: float | Tensor,
     ) -> Step:
-        """Algorithm 1. Nothing in it makes the host wait for the device, see `cuda_graph.py`."""
+        """Algorithm 1. Nothing in it makes the host wait for the device, see `callbacks/cuda_graph.py`."""
         discriminator_optimizer, generator_optimizer = optimizers
         # Real and generated images go through D in passes of their own: BatchNorm must not mix their statistics.
         with torch.set_grad_enabled(is_generators_turn and self.reuse_fake):

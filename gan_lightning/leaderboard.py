@@ -6,9 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command
-from gan_lightning.files import output_path
-from gan_lightning.paths import expand, shorten
+from gan_lightning.cli.command import command
+from gan_lightning.files import expand, output_path, shorten
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @command("leaderboard")
 def main(config: DictConfig) -> None:
-    from gan_lightning.sweeps.ranking import SWEEP_LOG, check_metric, rank_runs, show
+    from gan_lightning.runs.ranking import SWEEP_LOG, check_metric, rank_runs, show
 
     runs = expand(str(config.runs), "runs")
     rows = rank_runs(runs, config.metric, config.direction)

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command, working
-from gan_lightning.files import check_suffix
-from gan_lightning.paths import python
+from gan_lightning.cli.command import command
+from gan_lightning.files import check_suffix, python
+from gan_lightning.terminal import working
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,11 +36,11 @@ def main(config: DictConfig) -> None:
     import torch
 
     from gan_lightning import images
-    from gan_lightning.checkpoint import load_gan
     from gan_lightning.conditioning import MOST_ROWS
     from gan_lightning.files import output_path, written_whole
-    from gan_lightning.latent import BLOCK, draw, walk
-    from gan_lightning.runs import find_checkpoint, run_folder
+    from gan_lightning.noise import BLOCK, draw, walk
+    from gan_lightning.runs.checkpoint import load_gan
+    from gan_lightning.runs.folder import find_checkpoint, run_folder
 
     file = find_checkpoint(config.ckpt)
     default = run_folder(file) / "samples" / default_name(config)

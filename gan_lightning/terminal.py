@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gan_lightning.files import BYTES
@@ -99,3 +101,31 @@ def printer(**settings: Any) -> Console:
 
     console = Console(**settings)
     return console if console.is_terminal else Console(width=WIDTH, **settings)
+
+
+def format_seconds(seconds: float) -> str:
+    """`75` -> `1 min 15 s`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something takes its time, on a terminal only."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_interactive:
+        yield
+        return
+    with console.status(Text(what)):  # not markup: [1] is no style
+        yield
+
+
+def say(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gan_lightning.cli import command, rank
-from gan_lightning.names import as_argument
-from gan_lightning.paths import conf_dir, python, shorten
+from gan_lightning.cli.command import command
+from gan_lightning.cli.processes import rank
+from gan_lightning.files import conf_dir, python, shorten
+from gan_lightning.runs.typed import as_argument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,8 @@ def main(config: DictConfig) -> None:
     from lightning.pytorch.callbacks import LambdaCallback
 
     from gan_lightning.callbacks.interrupt import Interrupt
-    from gan_lightning.checkpoint import check_resumable, read_checkpoint
-    from gan_lightning.runs import alone_in
+    from gan_lightning.runs.checkpoint import check_resumable, read_checkpoint
+    from gan_lightning.runs.lock import alone_in
 
     gan, earlier, scored = build_gan(config), 0, {}
     folder = Path(config.trainer.default_root_dir)
@@ -77,7 +78,7 @@ def forget_end(
     config: DictConfig, earlier: int, note: Callable[..., Any], trainer: Trainer, gan: LightningModule, *_: Any
 ) -> None:
     """Before its first iteration, when it cannot be refused any more, a resumed run forgets its earlier end."""
-    from gan_lightning.resume import keep_end
+    from gan_lightning.runs.resume import keep_end
 
     if gan.global_step == earlier:
         if trainer.is_global_zero:
@@ -87,7 +88,7 @@ def forget_end(
 
 def earlier_scores(folder: Path, iterations: int) -> dict[str, Any]:
     """What a run to be resumed was last scored with, if that was no later than it goes on from."""
-    from gan_lightning.runs import run_state
+    from gan_lightning.runs.state import run_state
 
     metrics = run_state(folder).metrics
     about = metrics.get("scored")
@@ -102,8 +103,8 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     Raises:
         ValueError: if there are none left to do.
     """
-    from gan_lightning.resume import has_end_in_schedule
-    from gan_lightning.runs import AT_END
+    from gan_lightning.runs.resume import has_end_in_schedule
+    from gan_lightning.runs.state import AT_END
 
     iterations = checkpoint["global_step"]
     epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
@@ -140,7 +141,7 @@ def build_gan(config: DictConfig) -> GAN:
     from hydra.utils import instantiate
 
     from gan_lightning.gan import GAN
-    from gan_lightning.randomness import derive_seed
+    from gan_lightning.noise import derive_seed
 
     if not isinstance(config.seed, int) or config.seed < 0:
         raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
@@ -178,7 +179,7 @@ def check_schedules(config: DictConfig) -> None:
     """Raises ValueError if the name of a schedule stands where one inside of another group belongs."""
     from omegaconf import OmegaConf
 
-    from gan_lightning.resume import SCHEDULES
+    from gan_lightning.runs.resume import SCHEDULES
 
     for key in SCHEDULES:
         if isinstance(name := OmegaConf.select(config, key), str):
@@ -214,11 +215,11 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
     from lightning.pytorch.plugins.environments import SLURMEnvironment
 
     from gan_lightning.callbacks.console import ProgressBar
+    from gan_lightning.callbacks.cuda_graph import CudaGraph
+    from gan_lightning.callbacks.dashboard import Dashboard
     from gan_lightning.callbacks.evaluation import Evaluation
-    from gan_lightning.callbacks.tensorboard import Dashboard
-    from gan_lightning.checkpoint import AtomicCheckpointIO
-    from gan_lightning.cuda_graph import CudaGraph
     from gan_lightning.devices import STRATEGY, SameBuffers, SyncBatchNorm, check_processes, count_devices
+    from gan_lightning.runs.checkpoint import AtomicCheckpointIO
 
     check_trainer(config)
     devices = count_devices(config)
@@ -278,7 +279,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
 
 def check_trainer(config: DictConfig) -> None:
     """Raises ValueError, with its key, for a setting of the Trainer that cannot be used."""
-    from gan_lightning.errors import explain_clipping
+    from gan_lightning.cli.errors import explain_clipping
 
     if "16" in str(config.trainer.precision).replace("bf16", ""):
         raise ValueError(
@@ -304,7 +305,7 @@ def check_trainer(config: DictConfig) -> None:
 
 def inside(block: dict[str, Any], folder: str) -> dict[str, Any]:
     """The block of a logger, which writes into the run's folder where the block does not say where."""
-    from gan_lightning.errors import arguments
+    from gan_lightning.cli.errors import arguments
 
     takes = "save_dir" in arguments(block.get("_target_", ""))
     return {"save_dir": folder, **block} if takes else block
@@ -379,7 +380,8 @@ def write_record(
     from gan_lightning.callbacks.evaluation import Evaluation
     from gan_lightning.callbacks.scalars import final_scores
     from gan_lightning.files import written_whole
-    from gan_lightning.runs import METRICS, rerun_command
+    from gan_lightning.runs.state import METRICS
+    from gan_lightning.runs.typed import rerun_command
 
     scores, seconds = final_scores(trainer), time.perf_counter() - started
     if not trainer.is_global_zero or trainer.sanity_checking:
@@ -414,7 +416,7 @@ def report(config: DictConfig, trainer: Trainer, record: dict[str, Any], earlier
         record: of metrics.json.
         earlier: iterations, of a resumed run.
     """
-    from gan_lightning.words import format_seconds
+    from gan_lightning.terminal import format_seconds
 
     state, folder = record["state"], Path(trainer.default_root_dir)
     seconds = record["seconds"] - getattr(trainer.checkpoint_callback, "earlier_seconds", 0.0)
@@ -461,7 +463,7 @@ def choices(config: DictConfig) -> dict[str, str]:
     """The option taken from each config group."""
     from hydra.core.hydra_config import HydraConfig
 
-    from gan_lightning.runs import chosen_options
+    from gan_lightning.runs.folder import chosen_options
 
     folder = saved_folder(config)
     return (chosen_options(folder) if folder else {}) or dict(HydraConfig.get().runtime.choices)
@@ -471,7 +473,7 @@ def overrides_of(config: DictConfig) -> list[str]:
     """What was typed for this run, where it was started from its saved config too."""
     from hydra.core.hydra_config import HydraConfig
 
-    from gan_lightning.runs import typed_overrides
+    from gan_lightning.runs.folder import typed_overrides
 
     overrides = list(HydraConfig.get().overrides.task)
     if folder := saved_folder(config):

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_lightning.cli import command
-from gan_lightning.paths import cache_folder, expand
+from gan_lightning.cli.command import command
+from gan_lightning.files import cache_folder, expand
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,15 +68,15 @@ def train_and_save(
         name: of the data set.
         out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy are noted in the
             pins.json beside it, by which `load_judge` knows a damaged file.
-        distortion: `affine` for drawings, `shift` for photographs, see `metrics/judge_training.py`.
+        distortion: `affine` for drawings, `shift` for photographs, see `metrics/classifier.py`.
         report: called with lines for people.
 
     Raises:
         ValueError: if out does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import output_path, written_whole
+    from gan_lightning.metrics.classifier import train_judge
     from gan_lightning.metrics.judge import pins, save_judge
-    from gan_lightning.metrics.judge_training import train_judge
 
     default = cache_folder("judges") / f"{name}.safetensors"
     path = output_path(str(out or ""), default if out else expand(default, "out"), example=f"{name}.safetensors")

@@ -106,7 +106,7 @@ def compose(tmp_path: Path, small_data: Callable[[Overrides], Overrides]) -> Cal
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
-    from gan_lightning.paths import conf_dir
+    from gan_lightning.files import conf_dir
 
     def run(*overrides: str, config_name: str = "train", small: bool = True, folder: Path = tmp_path) -> Any:
         chosen = list(overrides)

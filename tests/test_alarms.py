@@ -224,7 +224,7 @@ def test_every_alarm_has_advice():
 @pytest.mark.parametrize("penalty", ["r1", "none"])
 @pytest.mark.parametrize("alarm", ADVICE)
 def test_advice_names_keys_that_there_are_and_nothing_that_is_so_already(compose, alarm, penalty):
-    from gan_lightning.paths import groups
+    from gan_lightning.files import groups
     from gan_lightning.train import build_gan
 
     config = compose(f"penalty={penalty}", small=False)

@@ -17,11 +17,11 @@ from test_gan import LATENT_DIM, SHAPE, fit, same, small_gan, weights
 from torch import nn
 from torch.testing import assert_close
 
-from gan_lightning.checkpoint import MAX_DEPTH, MAX_NUMBER, MAX_VALUES, build_network, load_gan
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.latent import draw
+from gan_lightning.noise import draw
+from gan_lightning.runs.checkpoint import MAX_DEPTH, MAX_NUMBER, MAX_VALUES, build_network, load_gan
 from gan_lightning.train import main
 
 NETWORKS = {

@@ -17,11 +17,13 @@ from conftest import ROOT, RunCli
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from gan_lightning.cli import UsageError, _check_launcher, _none_for
-from gan_lightning.errors import explain, suggest_keys
-from gan_lightning.numbers import check_whole_numbers
-from gan_lightning.paths import conf_dir, groups, options
-from gan_lightning.runs import alone_in, check_new
+from gan_lightning.cli.arguments import _none_for
+from gan_lightning.cli.errors import UsageError, explain, suggest_keys
+from gan_lightning.cli.numbers import check_whole_numbers
+from gan_lightning.cli.processes import _check_launcher
+from gan_lightning.files import conf_dir, groups, options
+from gan_lightning.runs.folder import check_new
+from gan_lightning.runs.lock import alone_in
 from gan_lightning.train import main as train
 
 SECONDS = 2  # for --help and for a mistake, as promised
@@ -54,7 +56,7 @@ def test_help_names_every_choice_and_a_command_for_each_job(run_cli: RunCli) -> 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in conf_dir().glob("*.yaml")))
 def test_every_command_has_a_help_text(config: str) -> None:
-    from gan_lightning.cli import help_text
+    from gan_lightning.cli.help import help_text
 
     assert f"python -m gan_lightning{'' if config == 'train' else f'.{config}'}" in help_text(config)
 

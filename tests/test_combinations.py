@@ -11,11 +11,11 @@ from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, descend, small_gan, trained_
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.files import options
 from gan_lightning.losses import Hinge, NonSaturating, Wasserstein
 from gan_lightning.models import dcgan
-from gan_lightning.paths import options
+from gan_lightning.noise import derive_seed
 from gan_lightning.penalties import R1, R1R2, R2, GradientPenalty, WeightClipping
-from gan_lightning.randomness import derive_seed
 from gan_lightning.train import build_gan
 
 PENALTIES = [GradientPenalty, R1, R2, R1R2]

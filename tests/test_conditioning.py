@@ -16,22 +16,14 @@ from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.network_table import network_rows
+from gan_lightning.cli.errors import explain
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.ema import EMA
-from gan_lightning.errors import explain
 from gan_lightning.gan import GAN
-from gan_lightning.latent import draw
 from gan_lightning.models import mlp
-from gan_lightning.models.conditioning import (
-    KINDS,
-    Classifier,
-    ConditionalBatchNorm,
-    Embedded,
-    Layers,
-    OneHot,
-    Projection,
-)
+from gan_lightning.models.labels import KINDS, Classifier, ConditionalBatchNorm, Embedded, Layers, OneHot, Projection
+from gan_lightning.noise import draw
 from gan_lightning.penalties import R1
 from gan_lightning.train import build_gan, main
 

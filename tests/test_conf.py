@@ -9,9 +9,9 @@ import torch
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 
+from gan_lightning.cli.errors import explain
 from gan_lightning.devices import SyncBatchNorm, batch_norms
-from gan_lightning.errors import explain
-from gan_lightning.paths import conf_dir, groups, options
+from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.train import build_gan, build_trainer, main
 
 FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml"))

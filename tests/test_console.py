@@ -11,8 +11,7 @@ from gan_lightning.callbacks.network_table import markdown_table, network_rows
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
-from gan_lightning.terminal import WIDTH
-from gan_lightning.words import format_seconds
+from gan_lightning.terminal import WIDTH, format_seconds
 
 LOGGER = "gan_lightning.callbacks.console"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from gan_lightning import cuda_graph
-from gan_lightning.cuda_graph import WARMUP, CudaGraph
+from gan_lightning.callbacks import cuda_graph
+from gan_lightning.callbacks.cuda_graph import WARMUP, CudaGraph
 from gan_lightning.train import build_gan, build_trainer
 
 CUDA = SimpleNamespace(type="cuda")

@@ -7,9 +7,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_gan import fit, small_gan
 
+from gan_lightning.callbacks.dashboard import Dashboard, flatten, hyperparameters
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
-from gan_lightning.callbacks.tensorboard import Dashboard, flatten, hyperparameters
 from gan_lightning.losses import Hinge, NonSaturating
 
 CONFIG = {
@@ -105,7 +105,7 @@ def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
 
 
 def test_hparams_have_a_column_for_every_choice_of_what_is_trained():
-    from gan_lightning.paths import groups
+    from gan_lightning.files import groups
 
     watching = {"callbacks", "logger", "metrics", "size", "sweep", "trainer"}
     choices = {group: "some" for group in groups() if "/" not in group}

@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
+from gan_lightning.cli.errors import explain
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data import folder as folder_module
 from gan_lightning.data.fetch import DataError
 from gan_lightning.data.folder import FolderReader
-from gan_lightning.errors import explain
-from gan_lightning.paths import conf_dir
+from gan_lightning.files import conf_dir
 from gan_lightning.train import main as train
 from gan_lightning.train_judge import main as train_judge
 

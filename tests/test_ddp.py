@@ -11,8 +11,8 @@ from conftest import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.testing import assert_close
 
-from gan_lightning.checkpoint import load_gan
-from gan_lightning.paths import options
+from gan_lightning.files import options
+from gan_lightning.runs.checkpoint import load_gan
 from gan_lightning.train import main
 
 SETTINGS = (

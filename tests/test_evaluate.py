@@ -28,7 +28,7 @@ def run(tmp_path_factory, idx_data):
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
-    from gan_lightning.paths import conf_dir
+    from gan_lightning.files import conf_dir
     from gan_lightning.train import main as train
 
     folder = tmp_path_factory.mktemp("project") / "outputs" / "mlp-mnist" / "some-run"
@@ -125,7 +125,7 @@ def test_the_record_and_the_figures_are_written_before_the_table(run, evaluate, 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_drawn(
     run, evaluate, tmp_path, monkeypatch, name
 ):
-    monkeypatch.setattr("gan_lightning.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
+    monkeypatch.setattr("gan_lightning.runs.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
     with pytest.raises(ValueError, match=f"^out={tmp_path}/{name}.* is no folder; choose another place with out=…$"):
@@ -145,9 +145,9 @@ def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, evaluat
 
 
 def test_the_seed_chooses_the_noise_and_that_of_a_training_is_number_zero(run, evaluate, tmp_path, monkeypatch):
-    from gan_lightning import figures
-    from gan_lightning.checkpoint import load_gan
     from gan_lightning.data.module import sample_blocks
+    from gan_lightning.metrics import figures
+    from gan_lightning.runs.checkpoint import load_gan
 
     drawn, records = [], []
     monkeypatch.setattr(figures, "draw", lambda images, *_: drawn.append(images))
@@ -185,7 +185,7 @@ def test_the_judge_that_the_run_was_scored_by_is_asked_unless_another_is_typed(r
 
     shutil.copytree(run, tmp_path / "run")
     config = OmegaConf.load(run / ".hydra" / "config.yaml")
-    config.metrics = {"num_samples": 600, "extractor": "${.own}", "own": {"_target_": "gan_lightning.words.own"}}
+    config.metrics = {"num_samples": 600, "extractor": "${.own}", "own": {"_target_": "gan_lightning.terminal.own"}}
     OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
     with pytest.raises(InstantiationException, match=r"gan_lightning\.words\.own"):
         evaluate(f"ckpt={tmp_path / 'run'}")

@@ -18,8 +18,8 @@ from torch import nn
 
 from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
-from gan_lightning.callbacks.checkpoints import Checkpoints
 from gan_lightning.callbacks.evaluation import Evaluation
+from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
@@ -28,8 +28,8 @@ from gan_lightning.ema import EMA
 from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import load_reference, score
 from gan_lightning.models import mlp
-from gan_lightning.models.conditioning import Layers
-from gan_lightning.runs import run_state
+from gan_lightning.models.labels import Layers
+from gan_lightning.runs.state import run_state
 from gan_lightning.train import build_gan, build_trainer, main
 
 NUM_SAMPLES = 1100  # three blocks

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from gan_lightning.errors import explain
+from gan_lightning.cli.errors import explain
 from gan_lightning.files import check_suffix, output_path, written_whole
 
 

@@ -11,17 +11,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.console import Console, ProgressBar
+from gan_lightning.callbacks.dashboard import Dashboard
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
-from gan_lightning.callbacks.tensorboard import Dashboard
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.losses import NonSaturating
 from gan_lightning.models import dcgan, mlp
+from gan_lightning.noise import derive_seed
 from gan_lightning.penalties import R1
-from gan_lightning.randomness import derive_seed
 
 SHAPE = (1, 8, 8)
 LATENT_DIM = 4

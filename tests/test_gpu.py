@@ -9,11 +9,11 @@ from hydra.utils import instantiate
 from lightning import Callback
 from torch.testing import assert_close
 
-from gan_lightning.checkpoint import load_gan
-from gan_lightning.cuda_graph import WARMUP
+from gan_lightning.callbacks.cuda_graph import WARMUP
 from gan_lightning.data.module import BatchLoader
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import extract, load_judge
+from gan_lightning.runs.checkpoint import load_gan
 from gan_lightning.train import build_gan, build_trainer
 from gan_lightning.train import main as train
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gan_lightning.metrics import judge as judge_module
+from gan_lightning.metrics.classifier import accuracy, move_a_little, shift_and_mirror, train_judge
 from gan_lightning.metrics.judge import JUDGES, Judge, extract, load_judge, save_judge
-from gan_lightning.metrics.judge_training import accuracy, move_a_little, shift_and_mirror, train_judge
 from gan_lightning.train_judge import train_and_save
 
 

@@ -9,11 +9,11 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.console import Console
+from gan_lightning.callbacks.dashboard import Dashboard
 from gan_lightning.callbacks.network_table import network_rows
-from gan_lightning.callbacks.tensorboard import Dashboard
-from gan_lightning.checkpoint import load_gan
 from gan_lightning.models import dcgan, mlp, resnet
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
+from gan_lightning.runs.checkpoint import load_gan
 
 FAMILIES = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
 SMALL = {

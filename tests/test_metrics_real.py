@@ -16,11 +16,11 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from gan_lightning.data.fetch import DataError
+from gan_lightning.files import conf_dir
 from gan_lightning.images import normalize
+from gan_lightning.metrics.classifier import accuracy
 from gan_lightning.metrics.judge import load_judge
-from gan_lightning.metrics.judge_training import accuracy
 from gan_lightning.metrics.scores import Reference, load_reference, score
-from gan_lightning.paths import conf_dir
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from gan_lightning.images import normalize
 from gan_lightning.metrics import scores as scores_module
+from gan_lightning.metrics.classifier import train_judge
 from gan_lightning.metrics.inception import Inception
 from gan_lightning.metrics.judge import Judge, extract, save_judge
-from gan_lightning.metrics.judge_training import train_judge
 from gan_lightning.metrics.scores import Reference, load_reference, score
 from gan_lightning.metrics.train_on_synthetic import classification_accuracy
 

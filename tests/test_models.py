@@ -10,11 +10,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.network_table import network_rows
-from gan_lightning.checkpoint import load_gan
+from gan_lightning.files import conf_dir, options
 from gan_lightning.models import dcgan, mlp
 from gan_lightning.models.init import initialize
-from gan_lightning.paths import conf_dir, options
 from gan_lightning.penalties import R1
+from gan_lightning.runs.checkpoint import load_gan
 
 SHAPES = [(channels, size, size) for size in (28, 32, 64) for channels in (1, 3)]
 SIZES = {"dcgan": "divisible by 4", "resnet": "28, 32 or 64", "r3gan": "28, 32 or 64"}  # of families with convolutions

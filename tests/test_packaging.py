@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gan_lightning.paths import conf_dir
+from gan_lightning.files import conf_dir
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_an_installed_wheel_helps_and_trains_in_any_folder(
     site = run("-c", "import site; print(site.getsitepackages()[0])").strip()
     zipfile.ZipFile(wheel).extractall(site)
 
-    where = run("-c", "from gan_lightning.paths import conf_dir; print(conf_dir())").strip()
+    where = run("-c", "from gan_lightning.files import conf_dir; print(conf_dir())").strip()
     assert where == f"{site}/gan_lightning/conf"
     assert "model=dcgan" in run("-m", "gan_lightning", "--help")
     run("-m", "gan_lightning", "trainer=debug", "metrics=none", *idx_data)

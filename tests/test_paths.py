@@ -8,9 +8,9 @@ import pytest
 
 from gan_lightning.data import ImageDataModule
 from gan_lightning.data.folder import FolderReader
+from gan_lightning.files import cache_folder, python
 from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import read, write
-from gan_lightning.paths import cache_folder, python
 
 
 @pytest.fixture

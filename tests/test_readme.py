@@ -240,7 +240,7 @@ def test_every_file_in_the_map_exists_and_every_module_is_in_it():
 
 
 def test_every_choice_it_names_exists():
-    from gan_lightning.paths import groups, options
+    from gan_lightning.files import groups, options
 
     for group, choice in re.findall(rf"(?<![\w.])({'|'.join(groups())})=(\w+)", README):
         assert choice in options(group), f"{group}={choice}"

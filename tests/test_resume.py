@@ -20,8 +20,8 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning.errors import is_bug
-from gan_lightning.resume import keep_end, resumed_overrides
+from gan_lightning.cli.errors import is_bug
+from gan_lightning.runs.resume import keep_end, resumed_overrides
 from gan_lightning.train import main
 
 EPOCH, EPOCHS = 8, 3  # iterations; 512 images in batches of 64

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import ROOT
 
-from gan_lightning.runs import LOCK, alone_in, find_checkpoint, is_locked, run_folder
+from gan_lightning.runs.folder import find_checkpoint, run_folder
+from gan_lightning.runs.lock import LOCK, alone_in, is_locked
 
 
 def test_newest_run_is_taken_where_none_is_named(tmp_path):

@@ -17,12 +17,12 @@ from test_gan import LATENT_DIM, SHAPE
 from torch.testing import assert_close
 from torchvision.transforms.functional import pil_to_tensor
 
-from gan_lightning.checkpoint import build_network
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.images import enlarge, grid, to_uint8
-from gan_lightning.latent import BLOCK, draw, slerp, walk
+from gan_lightning.noise import BLOCK, draw, slerp, walk
+from gan_lightning.runs.checkpoint import build_network
 from gan_lightning.sample import FORMATS, STEPS, main, show_progress
 
 
@@ -107,7 +107,7 @@ def test_a_name_of_a_format_that_is_not_written_is_refused(run, sample, tmp_path
 def test_what_is_no_place_for_a_file_is_refused_before_anything_is_drawn(
     run, sample, tmp_path, monkeypatch, name, format
 ):
-    monkeypatch.setattr("gan_lightning.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
+    monkeypatch.setattr("gan_lightning.runs.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     (tmp_path / "file").touch()

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_gan import BATCH_SIZE, BATCHES, fit, small_gan
 from torch.testing import assert_close
 
-from gan_lightning.callbacks.checkpoints import Checkpoints
+from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.callbacks.scalars import Scalars, accuracy, gradient_norm
 from gan_lightning.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
 from gan_lightning.penalties import R1

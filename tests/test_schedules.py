@@ -6,7 +6,7 @@ from hydra.errors import InstantiationException
 from lightning import Callback
 from test_gan import fit, small_gan, weights
 
-from gan_lightning.errors import explain
+from gan_lightning.cli.errors import explain
 from gan_lightning.penalties import R1
 from gan_lightning.schedules import Constant, Cosine, Linear
 

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT
 from test_faults import assert_ends_within, crash
 
-from gan_lightning.runs import run_state
+from gan_lightning.runs.state import run_state
 
 NEEDED = ("munged", "slurmctld", "slurmd", "srun")
 MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]

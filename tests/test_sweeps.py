@@ -16,7 +16,7 @@ import optuna
 import pytest
 from conftest import ROOT
 
-from gan_lightning.runs import run_state
+from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps.storage import open_storage
 
 SHORT = ["trainer=debug", "metrics=none", "sweep.metric=loss/generator"]
@@ -506,7 +506,7 @@ def test_a_sweep_without_m_is_refused(run_cli):
 
 def test_sweeps_that_ship_compose_their_first_trial(compose):
     """Each in conf/sweep: its settings and its space are keys that the config has."""
-    from gan_lightning.paths import options
+    from gan_lightning.files import options
     from gan_lightning.sweeps.space import distribution, override
 
     for name in options("sweep"):

@@ -4,14 +4,14 @@ import logging
 
 import pytest
 
-from gan_lightning.runs import RunState
+from gan_lightning.runs.state import RunState
 from gan_lightning.sweeps.board import Board, last_line
 from gan_lightning.sweeps.job import Job
 
 LOG = """\
 2026-01-01 10:00:00,000 INFO    gan_lightning.callbacks.console: epoch 1, iteration 200 of 400: D loss 0.5, G loss 1.2
 2026-01-01 10:00:01,000 INFO    lightning.pytorch.utilities.rank_zero: `Trainer.fit` stopped
-2026-01-01 10:00:01,000 DEBUG   gan_lightning.cli: not for people
+2026-01-01 10:00:01,000 DEBUG   gan_lightning.cli.command: not for people
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_lightning.runs import run_state
+from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps import guardian
 from gan_lightning.sweeps import job as jobs
 from gan_lightning.sweeps.job import Job, Runner, check_vacant, job_environment

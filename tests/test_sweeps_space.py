@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from gan_lightning.paths import conf_dir
+from gan_lightning.files import conf_dir
 from gan_lightning.sweeps.overrides import for_jobs, job_folder, of_the_run, parse
 from gan_lightning.sweeps.sampler import EveryCombination, values
 from gan_lightning.sweeps.space import as_override, distribution, first_values, override, split, suggest

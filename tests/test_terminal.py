@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 from rich.table import Table
 
-from gan_lightning.cli import TerminalHandler
-from gan_lightning.paths import PACKAGE
+from gan_lightning.cli.log import TerminalHandler
+from gan_lightning.files import PACKAGE
 from gan_lightning.terminal import WIDTH, open_outlets, printer, use_utf_8
 
 COMMANDS = ["gan_lightning", *(f"gan_lightning.{name}" for name in ("sample", "evaluate", "export", "leaderboard"))]

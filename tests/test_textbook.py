@@ -13,7 +13,7 @@ from lightning import Callback
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits
 
-from gan_lightning.randomness import derive_seed
+from gan_lightning.noise import derive_seed
 from gan_lightning.train import build_gan
 
 ITERATIONS = 20

@@ -17,8 +17,8 @@ from hydra.utils import instantiate
 from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gan_lightning.checkpoint import AtomicCheckpointIO, load_gan
-from gan_lightning.errors import explain
+from gan_lightning.cli.errors import explain
+from gan_lightning.runs.checkpoint import AtomicCheckpointIO, load_gan
 from gan_lightning.train import build_gan, build_trainer, main
 
 AT_EVALUATIONS = ("mode_collapse", "dead_generator", "memorisation")  # alarms

@@ -32,10 +32,10 @@ from gan_lightning.data.module import Tensors
 from gan_lightning.data.vision import VisionReader
 from gan_lightning.devices import SameBuffers, SyncBatchNorm
 from gan_lightning.ema import EMA
+from gan_lightning.files import conf_dir, options
 from gan_lightning.gan import GAN
 from gan_lightning.models import dcgan, mlp
-from gan_lightning.models.conditioning import KINDS
-from gan_lightning.paths import conf_dir, options
+from gan_lightning.models.labels import KINDS
 from gan_lightning.schedules import Linear
 
 OBJECTIVES = [(loss, "r1") for loss in options("loss")] + [

@@ -9,8 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from gan_lightning.callbacks.network_table import network_rows, rich_table
-from gan_lightning.terminal import printer
-from gan_lightning.words import format_seconds
+from gan_lightning.terminal import format_seconds, printer
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from gan_lightning.callbacks.tensorboard import as_markdown, writers
+from gan_lightning.callbacks.dashboard import as_markdown, writers
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
 from gan_lightning.metrics.scores import Reference, Scores, choose, load_reference, score

@@ -10,11 +10,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning import images
-from gan_lightning.callbacks.tensorboard import writers
+from gan_lightning.callbacks.dashboard import writers
 from gan_lightning.conditioning import spread_evenly
 from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
-from gan_lightning.latent import slerp
+from gan_lightning.noise import slerp
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from gan_lightning.callbacks.checkpoints import diverged
+from gan_lightning.callbacks.saving import diverged
 from gan_lightning.losses import Loss
 
 

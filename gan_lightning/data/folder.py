@@ -20,8 +20,7 @@ from torch import Tensor
 
 from gan_lightning.data.fetch import writing
 from gan_lightning.data.fitting import Unfit, check_channels, fit
-from gan_lightning.files import written_whole
-from gan_lightning.paths import expand
+from gan_lightning.files import expand, written_whole
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from gan_lightning.files import expand
 from gan_lightning.images import normalize
-from gan_lightning.paths import expand
-from gan_lightning.randomness import BLOCK_SIZE, derive_seed
+from gan_lightning.noise import BLOCK_SIZE, derive_seed
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.data.module import Batch, BatchLoader, ImageDataModule
-from gan_lightning.randomness import derive_seed
+from gan_lightning.noise import derive_seed
 
 
 class StackedDataModule(ImageDataModule):

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gan_lightning.files import cache_folder, expand
 from gan_lightning.images import to_uint8
-from gan_lightning.paths import cache_folder, expand
 
 HASH_PREFIX = "6726825d"  # of the weights' SHA-256; part of their file name, as torch.hub has it
 WEIGHTS = f"weights-inception-2015-12-05-{HASH_PREFIX}.pth"

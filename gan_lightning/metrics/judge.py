@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from gan_lightning.files import cache_folder, expand, python
 from gan_lightning.images import normalize
 from gan_lightning.metrics.exact import exact_float32
-from gan_lightning.paths import cache_folder, expand, python
 
 JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: their hashes and accuracies
 

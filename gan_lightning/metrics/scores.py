@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from gan_lightning.files import cache_folder
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.class_histogram import class_histogram
 from gan_lightning.metrics.conditional_accuracy import conditional_accuracy
@@ -35,7 +36,6 @@ from gan_lightning.metrics.modes import independent, modes
 from gan_lightning.metrics.neighbours import MAX_SAMPLES, neighbours
 from gan_lightning.metrics.precision_recall import precision_recall
 from gan_lightning.metrics.variety import spread
-from gan_lightning.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 

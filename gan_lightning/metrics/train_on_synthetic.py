@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.images import to_uint8
-from gan_lightning.metrics.judge_training import train_judge
+from gan_lightning.metrics.classifier import train_judge
 from gan_lightning.metrics.scores import choose
 
 EPOCHS = 4

@@ -13,8 +13,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import Layers, batch_norm_2d, head, put_beside, put_beside_latent
 from gan_lightning.models.init import initialize
+from gan_lightning.models.labels import Layers, batch_norm_2d, head, put_beside, put_beside_latent
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 from gan_lightning.models.sizes import check_positive
 
@@ -37,7 +37,7 @@ class Generator(nn.Module):
         latent_dim: Z.
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the last hidden layer; the one before has twice as many.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -87,7 +87,7 @@ class Discriminator(nn.Module):
         base_channels: channels of the first layer; the second has twice as many.
         batch_norm: as in the paper; a gradient penalty asks for the slope at each image alone, and wants it off.
         spectral_norm, minibatch_std: see `models/layers.py`.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from gan_lightning.models.conditioning import Embedded
+from gan_lightning.models.labels import Embedded
 
 
 class MinibatchStd(nn.Module):

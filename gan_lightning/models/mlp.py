@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import ConditionalBatchNorm, Layers, head, put_beside, put_beside_latent
 from gan_lightning.models.init import initialize
+from gan_lightning.models.labels import ConditionalBatchNorm, Layers, head, put_beside, put_beside_latent
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 
 
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         hidden: widths of the hidden layers, from z to the image.
         negative_slope: LeakyReLU's slope for negative inputs; 0 is ReLU.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
     """
 
@@ -84,7 +84,7 @@ class Discriminator(nn.Module):
         dropout: share of hidden units that is dropped in training.
         spectral_norm, minibatch_std: see `models/layers.py`.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
     """
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from gan_lightning.models.conditioning import Embedded, Layers, Projection, head, put_beside, put_beside_latent
+from gan_lightning.models.labels import Embedded, Layers, Projection, head, put_beside, put_beside_latent
 from gan_lightning.models.sizes import check_positive, smallest_size
 
 SLOPE = 0.2
@@ -154,7 +154,7 @@ class Generator(nn.Module):
         num_blocks: at each size.
         expansion: channels in the middle of a block, for each of its width.
         group_width: channels of a group in the middle; their number is the paper's cardinality.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`; `projection` as `embedding`, which is
+        conditioning: how it looks at labels, a name in `models/labels.py`; `projection` as `embedding`, which is
             the paper's way: there is no BatchNorm to be conditioned.
         num_classes: K; 0 for `none`.
 
@@ -204,7 +204,7 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, S, S), S = 4, 5, 6 or 7 doubled.
         base_channels, max_channels, num_blocks, expansion, group_width: as of the generator.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:

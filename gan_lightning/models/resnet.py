@@ -16,15 +16,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from gan_lightning.models.conditioning import (
-    Conditional,
-    Layers,
-    batch_norm_2d,
-    head,
-    put_beside,
-    put_beside_latent,
-)
 from gan_lightning.models.init import initialize
+from gan_lightning.models.labels import Conditional, Layers, batch_norm_2d, head, put_beside, put_beside_latent
 from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 from gan_lightning.models.sizes import check_positive, smallest_size
 
@@ -102,7 +95,7 @@ class Generator(nn.Module):
         image_shape: (C, S, S), S = 4, 5, 6 or 7 doubled.
         base_channels: c; the paper has 256.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -146,7 +139,7 @@ class Discriminator(nn.Module):
         base_channels: c; the paper has 128.
         spectral_norm, minibatch_std: see `models/layers.py`.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/conditioning.py`.
+        conditioning: how it looks at labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:

@@ -9,9 +9,9 @@ from rich.live import Live
 from rich.text import Text
 
 from gan_lightning.metrics.better import direction_of
-from gan_lightning.runs import RunState
+from gan_lightning.runs.state import RunState
 from gan_lightning.sweeps.job import Job
-from gan_lightning.words import format_seconds
+from gan_lightning.terminal import format_seconds
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,10 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig
 
-from gan_lightning.errors import JobsFailed
-from gan_lightning.files import BYTES
-from gan_lightning.paths import shorten
+from gan_lightning.cli.errors import JobsFailed
+from gan_lightning.files import BYTES, shorten
+from gan_lightning.runs.ranking import SWEEP_LOG, rank_runs, show
 from gan_lightning.sweeps.launcher import ProcessLauncher
-from gan_lightning.sweeps.ranking import SWEEP_LOG, rank_runs, show
 
 log = logging.getLogger("gan_lightning.sweeps")
 

@@ -20,10 +20,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from gan_lightning.names import quote
-from gan_lightning.paths import shorten
-from gan_lightning.resume import OBSERVERS
-from gan_lightning.runs import AT_END, ERROR, run_state, typed_overrides
+from gan_lightning.files import shorten
+from gan_lightning.runs.folder import typed_overrides
+from gan_lightning.runs.resume import OBSERVERS
+from gan_lightning.runs.state import AT_END, ERROR, run_state
+from gan_lightning.runs.typed import quote
 from gan_lightning.sweeps import guardian
 
 GRACE = 30.0  # seconds for a job to save its checkpoint after it is asked to stop

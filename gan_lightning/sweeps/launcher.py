@@ -18,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_lightning.runs import run_state
+from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps.board import Board
 from gan_lightning.sweeps.job import Job, Runner, check_vacant, prepare_processes
 from gan_lightning.sweeps.overrides import check_folders, job_folder, of_the_run

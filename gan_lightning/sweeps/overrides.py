@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
-from gan_lightning.names import quote
+from gan_lightning.runs.typed import quote
 
 REPORTING = "callbacks.pruning"  # how a trial's job is told to report to its study
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 
-from gan_lightning.names import quote, to_hydra
+from gan_lightning.runs.typed import quote, to_hydra
 from gan_lightning.sweeps.overrides import parse
 
 if TYPE_CHECKING:

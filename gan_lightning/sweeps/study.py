@@ -25,10 +25,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.files import python, shorten
 from gan_lightning.metrics.better import Direction, direction_of
-from gan_lightning.names import as_argument
-from gan_lightning.paths import python, shorten
-from gan_lightning.runs import ERROR, is_locked, run_state
+from gan_lightning.runs.lock import is_locked
+from gan_lightning.runs.state import ERROR, run_state
+from gan_lightning.runs.typed import as_argument
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.overrides import REPORTING, for_jobs, job_folder, parse

@@ -10,7 +10,7 @@ for name in (
     "torch.utils.tensorboard",
     "torchvision.utils",
     "gan_lightning.callbacks.alarms",
-    "gan_lightning.callbacks.checkpoints",
+    "gan_lightning.callbacks.saving",
     "gan_lightning.callbacks.console",
     "gan_lightning.callbacks.evaluation",
     "gan_lightning.callbacks.pictures",

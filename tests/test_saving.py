@@ -5,7 +5,8 @@ import torch
 from lightning import Callback
 from test_gan import BATCHES, fit, small_gan
 
-from gan_lightning.callbacks.checkpoints import Checkpoints, set_place
+from gan_lightning.callbacks.saving import Checkpoints
+from gan_lightning.runs.place import set_place
 
 
 class Scores(Callback):

@@ -28,12 +28,16 @@ from hydra.errors import (
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from gan_lightning.paths import PACKAGE, conf_dir, groups, options, shorten
+from gan_lightning.files import PACKAGE, conf_dir, groups, options, shorten
 
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
 
 
 ANOTHER_ENDED = "another process of this run has ended; its own error says why"
+
+
+class UsageError(Exception):
+    """A command line that cannot be read. The message is for people."""
 
 
 class JobsFailed(Exception):

@@ -1,12 +1,5 @@
 """Runs on disk: which checkpoint is meant, what config it was made with, what has become of it."""
 
-import json
-import os
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +7,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_lightning.names import as_argument, as_typed
-from gan_lightning.paths import expand, python, shorten
+from gan_lightning.files import expand, python, shorten
+from gan_lightning.runs.lock import LOCK, is_locked
+from gan_lightning.runs.state import METRICS
+from gan_lightning.runs.typed import as_argument
 
-METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
-AT_END = "the run is at its end"
 TRACES = (METRICS, "checkpoints/*.ckpt", "samples/epoch_*.png", "events.out.tfevents.*", "csv/**/metrics.csv")
-STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in the order of a table
 
 
 def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: str = "ckpt") -> Path:
@@ -119,87 +111,6 @@ def typed_overrides(run: Path) -> list[str]:
     return list(words)
 
 
-@dataclass(frozen=True)
-class RunState:
-    """What has become of a run.
-
-    Args:
-        name: done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting.
-        error: what went wrong, in one line; empty for all but failed.
-        metrics: of metrics.json, empty where there is none.
-    """
-
-    name: str
-    error: str
-    metrics: dict[str, Any]
-
-    @property
-    def is_final(self) -> bool:
-        return self.name in ("done", "pruned")
-
-    @property
-    def numbers(self) -> list[str]:
-        """What metrics.json has a score of."""
-        return sorted(name for name in self.metrics if self.score(name) is not None)
-
-    def score(self, metric: str) -> float | None:
-        """A number of metrics.json; None where there is none, or it is NaN or infinite."""
-        value = self.metrics.get(metric)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return None
-        return value if abs(value) <= sys.float_info.max else None
-
-
-def run_state(run: Path) -> RunState:
-    """What the files in a run's folder say; the newer of metrics.json and error.txt counts.
-
-    A metrics.json that no run has written is the error of a failed run.
-    """
-    metrics_file, error_file = run / METRICS, run / ERROR
-    metrics, fault = _read_metrics(metrics_file) if metrics_file.exists() else ({}, "")
-    if is_locked(run / LOCK):
-        return RunState("running", "", metrics)
-    if error_file.exists() and not (metrics and metrics_file.stat().st_mtime > error_file.stat().st_mtime):
-        return RunState("failed", error_file.read_text(encoding="utf-8", errors="replace").strip(), metrics)
-    if fault:
-        return RunState("failed", fault, metrics)
-    if metrics:
-        state = metrics.get("state", "done")
-        return RunState("killed" if state == "running" else state, "", metrics)  # it has let go of its lock
-    return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
-
-
-def _read_metrics(file: Path) -> tuple[dict[str, Any], str]:
-    """What metrics.json holds, and what is wrong with it."""
-    try:
-        metrics = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return {}, f"{METRICS} is no JSON"
-    if not isinstance(metrics, dict):
-        return {}, f"{METRICS} is no record of a run: it holds no keys"
-    if metrics.get("state", "done") not in STATES:
-        return metrics, f"{METRICS} is no record of a run: its state is none of {', '.join(STATES)}"
-    return metrics, ""
-
-
-def run_seconds(run: Path, state: RunState) -> float | None:
-    """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
-    if (seconds := state.score("seconds")) is not None:
-        return float(seconds)
-    begun, told = run / ".hydra" / "overrides.yaml", run / "train.log"
-    if not (begun.exists() and told.exists()):
-        return None
-    return max(0.0, told.stat().st_mtime - begun.stat().st_mtime)
-
-
-def rerun_command(overrides: Sequence[str]) -> str:
-    """What to type to have the run of these overrides again."""
-    # Sums over another number of threads are rounded otherwise.
-    threads = os.environ.get("OMP_NUM_THREADS")
-    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
-    return prefix + shlex.join(["python", "-m", "gan_lightning", *map(as_typed, overrides)])
-
-
 def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None) -> None:
     """See to it that a new run does not write into an earlier one.
 
@@ -220,44 +131,3 @@ def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None
         further = f"go on with it: resume={as_argument(shorten(folder))}; or " if is_resumable else ""
         holds = f"{place} holds a run already" if value is None else f"{place}: {shorten(folder)} holds a run already"
         raise ValueError(f"{holds}; {further}choose {other} for a new one")
-
-
-@contextmanager
-def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
-    """Two trainings, or two sweeps, in one folder would tear each other's files apart.
-
-    Args:
-        key: what sets the folder, for the error.
-
-    Raises:
-        ValueError: if another one is at work there.
-    """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=1)  # `is_locked` has a part in it for a moment
-    except Timeout:
-        raise ValueError(f"{key}={shorten(folder)}: another process is at work there; wait, or stop it") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # on Windows it goes at the release
-            (folder / LOCK).unlink(missing_ok=True)  # before another can have it
-        lock.release()
-
-
-def is_locked(file: Path) -> bool:
-    """Does a training hold the lock of its folder? A file that a killed one has left does not count."""
-    from filelock import FileLock, Timeout
-
-    if not file.exists():
-        return False
-    try:
-        with FileLock(file).acquire(timeout=0.1, poll_interval=0.02):  # two who ask do not take each other for one
-            return False
-    except Timeout:
-        return True
-    except OSError:  # somebody else's, which may be looked at and not touched
-        return file.exists()

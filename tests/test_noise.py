@@ -3,7 +3,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from gan_lightning.latent import slerp
+from gan_lightning.noise import slerp
 
 
 def vectors(seed, num=4, latent_dim=64):

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from gan_lightning.metrics.better import direction_of
+from gan_lightning.runs.place import set_place
 
 
 class Checkpoints(Checkpoint):
@@ -98,27 +99,6 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state["best"] if state.get("monitor", self.monitor) == self.monitor else None
         self.earlier_seconds = state["seconds"]
-
-
-def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:
-    """Make the saved progress of Lightning's loops say that so many iterations are done, and nothing is half done.
-
-    Args:
-        fit_loop: `checkpoint["loops"]["fit_loop"]`.
-        iteration: done so far.
-        num_batches: iterations in an epoch.
-    """
-    epoch, within = divmod(iteration, num_batches)
-    begun = epoch + 1 if within else epoch  # epochs; one that has not begun starts with its hooks
-    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
-    fit_loop["epoch_progress"] = {"total": epochs, "current": dict(epochs)}
-    fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = iteration
-    states = ("ready", "started", "processed", "completed")
-    fit_loop["epoch_loop.batch_progress"] |= {
-        "total": dict.fromkeys(states, iteration),
-        "current": dict.fromkeys(states, within),
-        "is_last_batch": False,
-    }
 
 
 def diverged(trainer: Trainer, what: str) -> FloatingPointError:

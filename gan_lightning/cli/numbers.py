@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.paths import conf_dir
+from gan_lightning.files import conf_dir
 
 
 def check_whole_numbers(config: DictConfig, config_name: str) -> None:

@@ -16,11 +16,12 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.cli import command, working
+from gan_lightning.cli.command import command
 from gan_lightning.files import written_whole
-from gan_lightning.names import as_argument, as_typed, quote, to_hydra
-from gan_lightning.runs import find_checkpoint, rerun_command
+from gan_lightning.runs.folder import find_checkpoint
+from gan_lightning.runs.typed import as_argument, as_typed, quote, rerun_command, to_hydra
 from gan_lightning.sweeps.space import override, split
+from gan_lightning.terminal import working
 
 # fmt: off
 NAMES = [
@@ -194,8 +195,8 @@ def test_the_command_that_repeats_a_run_has_its_names_as_typed() -> None:
 
 
 def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_lightning.errors import explain
-    from gan_lightning.paths import python
+    from gan_lightning.cli.errors import explain
+    from gan_lightning.files import python
     from gan_lightning.train import check_end
 
     monkeypatch.chdir(tmp_path)

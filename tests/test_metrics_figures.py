@@ -1,7 +1,7 @@
 import torch
 from PIL import Image
 
-from gan_lightning.figures import BAR, HEIGHT, MARGIN, beside_nearest, by_class, class_histogram, draw
+from gan_lightning.metrics.figures import BAR, HEIGHT, MARGIN, beside_nearest, by_class, class_histogram, draw
 from gan_lightning.metrics.memorisation import Nearness
 from gan_lightning.metrics.scores import Scores
 

@@ -23,7 +23,7 @@ from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.runs import find_checkpoint, other_checkpoints
+from gan_lightning.runs.folder import find_checkpoint, other_checkpoints
 
 MODELS = "gan_lightning.models."
 # What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.

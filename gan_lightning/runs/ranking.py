@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import BYTES, written_whole
+from gan_lightning.files import BYTES, shorten, written_whole
 from gan_lightning.metrics.better import direction_of
-from gan_lightning.paths import shorten
-from gan_lightning.runs import STATES, RunState, read_config, rerun_command, run_seconds, run_state, typed_overrides
-from gan_lightning.terminal import printer
-from gan_lightning.words import format_seconds
+from gan_lightning.runs.folder import read_config, typed_overrides
+from gan_lightning.runs.state import STATES, RunState, run_seconds, run_state
+from gan_lightning.runs.typed import rerun_command
+from gan_lightning.terminal import format_seconds, printer
 
 if TYPE_CHECKING:
     from rich.table import Table

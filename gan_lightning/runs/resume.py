@@ -9,10 +9,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import written_whole
-from gan_lightning.names import quote
-from gan_lightning.paths import groups
-from gan_lightning.runs import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
+from gan_lightning.files import groups, written_whole
+from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
+from gan_lightning.runs.typed import quote
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),

@@ -7,6 +7,7 @@ takes a path or a name is therefore quoted before Hydra reads it, unless it read
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,11 @@ def _at_home(path: str) -> str:
     if found.startswith("~/") or os.path.normpath(found)[0] != "~":
         return found
     return os.path.abspath(found)  # ~x is no user but a folder, and nobody takes the whole path for a user
+
+
+def rerun_command(overrides: Sequence[str]) -> str:
+    """What to type to have the run of these overrides again."""
+    # Sums over another number of threads are rounded otherwise.
+    threads = os.environ.get("OMP_NUM_THREADS")
+    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
+    return prefix + shlex.join(["python", "-m", "gan_lightning", *map(as_typed, overrides)])

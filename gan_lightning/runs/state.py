@@ -1,0 +1,86 @@
+"""What has become of a run."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gan_lightning.runs.lock import LOCK, is_locked
+
+METRICS, ERROR = "metrics.json", "error.txt"  # files in a run's folder
+AT_END = "the run is at its end"
+STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in the order of a table
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What has become of a run.
+
+    Args:
+        name: done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting.
+        error: what went wrong, in one line; empty for all but failed.
+        metrics: of metrics.json, empty where there is none.
+    """
+
+    name: str
+    error: str
+    metrics: dict[str, Any]
+
+    @property
+    def is_final(self) -> bool:
+        return self.name in ("done", "pruned")
+
+    @property
+    def numbers(self) -> list[str]:
+        """What metrics.json has a score of."""
+        return sorted(name for name in self.metrics if self.score(name) is not None)
+
+    def score(self, metric: str) -> float | None:
+        """A number of metrics.json; None where there is none, or it is NaN or infinite."""
+        value = self.metrics.get(metric)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return value if abs(value) <= sys.float_info.max else None
+
+
+def run_state(run: Path) -> RunState:
+    """What the files in a run's folder say; the newer of metrics.json and error.txt counts.
+
+    A metrics.json that no run has written is the error of a failed run.
+    """
+    metrics_file, error_file = run / METRICS, run / ERROR
+    metrics, fault = _read_metrics(metrics_file) if metrics_file.exists() else ({}, "")
+    if is_locked(run / LOCK):
+        return RunState("running", "", metrics)
+    if error_file.exists() and not (metrics and metrics_file.stat().st_mtime > error_file.stat().st_mtime):
+        return RunState("failed", error_file.read_text(encoding="utf-8", errors="replace").strip(), metrics)
+    if fault:
+        return RunState("failed", fault, metrics)
+    if metrics:
+        state = metrics.get("state", "done")
+        return RunState("killed" if state == "running" else state, "", metrics)  # it has let go of its lock
+    return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
+
+
+def _read_metrics(file: Path) -> tuple[dict[str, Any], str]:
+    """What metrics.json holds, and what is wrong with it."""
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}, f"{METRICS} is no JSON"
+    if not isinstance(metrics, dict):
+        return {}, f"{METRICS} is no record of a run: it holds no keys"
+    if metrics.get("state", "done") not in STATES:
+        return metrics, f"{METRICS} is no record of a run: its state is none of {', '.join(STATES)}"
+    return metrics, ""
+
+
+def run_seconds(run: Path, state: RunState) -> float | None:
+    """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
+    if (seconds := state.score("seconds")) is not None:
+        return float(seconds)
+    begun, told = run / ".hydra" / "overrides.yaml", run / "train.log"
+    if not (begun.exists() and told.exists()):
+        return None
+    return max(0.0, told.stat().st_mtime - begun.stat().st_mtime)
