@@ -189,7 +189,7 @@ def test_curves_go_on_without_a_gap_or_a_step_twice(train, n_critic, every):
 
 KILLED = """
 import os, signal, sys
-from gan_lightning.callbacks.checkpoints import Checkpoints
+from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.train import main
 
 at, save = int(sys.argv.pop(1)), Checkpoints.save
