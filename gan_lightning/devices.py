@@ -79,6 +79,33 @@ def check_processes(config: Any, devices: int) -> None:
         )
 
 
+def together(config: Any, is_job: bool) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer that make the devices of a run compute as one.
+
+    Args:
+        is_job: of a sweep, in the sweep's own process.
+
+    Raises:
+        ValueError: if the run's processes cannot be those that the config asks for.
+    """
+    devices = count_devices(config)
+    check_processes(config, devices)
+    on_slurm = SLURMEnvironment.detect()
+    # auto_requeue saves from within a signal's handler, in the middle of an iteration.
+    plugins: list[Any] = [SLURMEnvironment(auto_requeue=False)] if on_slurm else []
+    settings = {"plugins": plugins, "sync_batchnorm": False}  # ours, not Lightning's
+    if devices * config.trainer.num_nodes == 1:
+        return settings
+    if is_job and not on_slurm:
+        raise ValueError(
+            f"trainer.devices={devices}: with this hydra/launcher each device would start the whole "
+            "sweep again; use hydra/launcher=process"
+        )
+    if config.trainer.sync_batchnorm:
+        plugins.append(SyncBatchNorm())
+    return settings | ({"strategy": STRATEGY} if config.trainer.strategy == "auto" else {})
+
+
 class SyncBatchNorm(LayerSync):
     """BatchNorm over the whole batch, not each device's share of it, as on one device.
 
@@ -110,6 +137,8 @@ class SameBuffers(Callback):
         self.on_train_end(trainer, gan)
 
     def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        if trainer.world_size == 1:
+            return
         for buffer in gan.buffers():
             torch.distributed.broadcast(buffer, 0)
 

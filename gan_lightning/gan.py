@@ -87,6 +87,13 @@ class GAN(LightningModule):
         for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key}={value} must be a whole number, 1 or more")
+        # What an option `none` stands for is empty.
+        conditioning, penalty, constraint, augment = (
+            conditioning or None,
+            penalty or None,
+            constraint or None,
+            augment or None,
+        )
         parts = {
             "loss=gan_lightning.losses.NonSaturating()": (loss, hasattr(loss, "discriminator")),
             "conditioning=gan_lightning.conditioning.Conditioning(10)": (

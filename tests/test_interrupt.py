@@ -53,7 +53,7 @@ def test_first_ctrl_c_ends_the_iteration_and_the_run(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     interrupt = Interrupt()
     trainer = fit(small_gan(), tmp_path, 50, callbacks=[CtrlC(BATCHES + 1), interrupt])
-    assert interrupt.caught
+    assert interrupt.ending == "stopped"
     assert trainer.global_step == BATCHES + 2  # the iteration in which it was pressed is complete
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -72,7 +72,7 @@ def test_second_ctrl_c_aborts_at_once(tmp_path):
 def test_run_that_is_left_alone_catches_nothing(tmp_path):
     interrupt = Interrupt()
     fit(small_gan(), tmp_path, 2, callbacks=[interrupt])
-    assert not interrupt.caught
+    assert interrupt.ending is None
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_ctrl_c_that_arrives_after_the_others_is_not_the_second(one_of_two):
     """The terminal sends it to both; the slower process hears of it from the faster one first."""
     interrupt, ask, _ = one_of_two
     assert ask(ASK_EVERY, lambda own: True)
-    assert interrupt.caught
+    assert interrupt.ending == "stopped"
     try:
         press()
     except KeyboardInterrupt:  # would end the whole test session

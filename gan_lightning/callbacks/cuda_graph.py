@@ -25,12 +25,20 @@ class CudaGraph(Callback):
 
     An iteration with G's turn and one without are a graph each.
 
+    Args:
+        enabled: false: iterations are done as they come.
+
     Raises:
         ValueError: before training, if it is not on one GPU or changes Adam's beta2; where a graph is recorded, if the
             step does what a graph cannot.
     """
 
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+
     def setup(self, trainer: Trainer, gan: LightningModule, stage: str) -> None:
+        if not self.enabled:
+            return
         device = trainer.strategy.root_device
         if device.type != "cuda" or trainer.world_size > 1:
             raise ValueError(
@@ -44,6 +52,8 @@ class CudaGraph(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
+        if not self.enabled:
+            return
         stream = torch.cuda.Stream(gan.device)
         self.graphs = {turn: Graph(gan, gan.iterate, trainer.optimizers, stream) for turn in (False, True)}
         gan.iterate = self.iterate
@@ -60,7 +70,8 @@ class CudaGraph(Callback):
         return step
 
     def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
-        del gan.iterate, self.graphs
+        if self.enabled:
+            del gan.iterate, self.graphs
 
 
 class Graph:

@@ -9,10 +9,11 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from gan_lightning.callbacks.dashboard import as_markdown, writers
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.judge import Extractor
 from gan_lightning.metrics.scores import Reference, Scores, choose, load_reference, score
+from gan_lightning.runs.identity import flatten
+from gan_lightning.trackers.tracker import as_markdown, trackers
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +65,6 @@ class Evaluation(Callback):
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.iteration = 0
 
-    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
-        """The last iteration is always scored, whatever ended the run; but for Ctrl-C, which wants no validation."""
-        if self.iteration == gan.global_step or trainer.fast_dev_run or not trainer.enable_validation:
-            return
-        trainer.validating = True  # as Lightning's training loop does
-        trainer.fit_loop.epoch_loop.val_loop.run()
-        trainer.training = True
-
     def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.samples = {}
 
@@ -94,12 +87,12 @@ class Evaluation(Callback):
             values = {f"metrics/{name}": value for name, value in self.scores.values.items()}
             self.say(trainer)
             num_classes = len(self.scores.class_counts)
-            for writer in writers(trainer):
+            for tracker in trackers(trainer):
                 if num_classes:
-                    writer.add_histogram("histogram/classes", self.scores.classes, gan.global_step, bins=num_classes)
+                    tracker.show_classes(self.scores.classes, num_classes, gan.global_step)
                 if is_first:
                     facts = {key: value for key, value in self.about().items() if key != "iteration"}
-                    writer.add_text("scores", as_markdown(facts), gan.global_step)
+                    tracker.show_text("scores", as_markdown(flatten(facts)), gan.global_step)
         values = trainer.strategy.broadcast(values)
         gan.log_dict({"step": float(gan.global_step), **values}, sync_dist=True)
 
@@ -126,6 +119,25 @@ class Evaluation(Callback):
         assert self.scores and self.control
         control = {key: self.control.about[key] for key in ("samples", "num_samples")} | self.control.values
         return {"iteration": self.iteration, **self.scores.about, "control": control}
+
+
+class LastScores(Callback):
+    """Score the last iteration, whatever ended the run; but not after Ctrl-C: who stops a run does not want to wait."""
+
+    def on_train_end(self, trainer: Trainer, gan: LightningModule) -> None:
+        evaluation = evaluation_of(trainer)
+        if not evaluation or evaluation.iteration == gan.global_step:
+            return
+        if trainer.fast_dev_run or not trainer.enable_validation:
+            return
+        trainer.validating = True  # as Lightning's training loop does
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+
+
+def evaluation_of(trainer: Trainer) -> Evaluation | None:
+    """The callback that scores a run, if it has one."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Evaluation)), None)
 
 
 def num_epochs(trainer: Trainer) -> int:

@@ -17,7 +17,7 @@ class Interrupt(Callback):
 
     def __init__(self) -> None:
         self.pressed = False  # in this process
-        self.caught = False  # in any
+        self.ending: str | None = None  # "stopped" once any process was
         self._previous: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -53,10 +53,11 @@ class Interrupt(Callback):
             if gan.global_step % ASK_EVERY:
                 return
             # Not into `pressed`: a Ctrl-C during the question would be overwritten by its answer.
-            self.caught = trainer.strategy.reduce_boolean_decision(self.pressed, all=False)
+            stop = trainer.strategy.reduce_boolean_decision(self.pressed, all=False)
         else:
-            self.caught = self.pressed
-        if self.caught and not trainer.should_stop:
+            stop = self.pressed
+        if stop and not self.ending:
+            self.ending = "stopped"
             log.info("Ctrl-C: saving after iteration %d; a second Ctrl-C aborts", gan.global_step)
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # who wants it to stop does not want to wait for scores

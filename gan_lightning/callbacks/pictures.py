@@ -10,11 +10,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from gan_lightning import images
-from gan_lightning.callbacks.dashboard import writers
 from gan_lightning.conditioning import spread_evenly
 from gan_lightning.files import written_whole
 from gan_lightning.gan import GAN
 from gan_lightning.noise import slerp
+from gan_lightning.trackers.tracker import show_picture
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Pictures(Callback):
             self._keep(real, "real.png")
         if gan.global_step == 0:  # a resumed run has shown these
             if trainer.datamodule is not None:
-                self._show(trainer, "samples/real", real)
+                show_picture(trainer, "samples/real", real)
             self._take(trainer, gan, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, gan: GAN) -> None:
@@ -83,20 +83,16 @@ class Pictures(Callback):
         fixed = torch.randn(num, gan.latent_dim, generator=noise).to(gan.device)
         picture = images.grid(gan.generate(*gan.conditioning.rows(fixed)), self.nrow)
         self._keep(picture, f"epoch_{epoch:04d}.png")
-        self._show(trainer, "samples/fixed", picture)
+        show_picture(trainer, "samples/fixed", picture)
         start, end = torch.randn(2, 8, gan.latent_dim, generator=noise).to(gan.device)
         path = slerp(start, end, steps=10)
         classes = gan.conditioning.in_turn(len(path))  # one a row
         walk = gan.generate(path.flatten(0, 1), classes if classes is None else classes.repeat_interleave(10))
-        self._show(trainer, "samples/interpolation", images.grid(walk, nrow=10))
+        show_picture(trainer, "samples/interpolation", images.grid(walk, nrow=10))
 
     def _keep(self, picture: Tensor, name: str) -> None:
         with written_whole(self.folder / name) as part:  # half a picture would end the animation with an error
             images.save_png(picture, part)
-
-    def _show(self, trainer: Trainer, tag: str, picture: Tensor) -> None:
-        for writer in writers(trainer):
-            writer.add_image(tag, picture, trainer.global_step)
 
 
 def read_frame(file: Path) -> Tensor | None:

@@ -19,6 +19,9 @@ def log_warnings() -> None:
         logging.getLogger("py.warnings").log(level, "%s: %s (%s:%d)", category.__name__, text, filename, lineno)
 
     warnings.showwarning = show
+    # On a cluster's login node, and on every machine where it is installed.
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system but is not used")
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no")  # metrics=none says so
     logging.raiseExceptions = False  # a full disk must not print a traceback for every line logged
 
 

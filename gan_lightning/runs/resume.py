@@ -9,9 +9,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import groups, written_whole
+from gan_lightning.files import groups, python, shorten, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
-from gan_lightning.runs.typed import quote
+from gan_lightning.runs.typed import as_argument, quote
 
 OBSERVERS = (  # they watch; what a run computes does not follow from them
     *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
@@ -84,12 +84,54 @@ def has_end_in_schedule(config: DictConfig) -> bool:
     )
 
 
-def keep_end(config: DictConfig) -> None:
-    """Write the end of a resumed run to the config in its folder, for the next time that it is resumed."""
-    file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
+def keep_end(checkpoint: Path, ends: dict[str, Any]) -> None:
+    """Write the end of a resumed run to the config in its folder, for the next time that it is resumed.
+
+    Args:
+        checkpoint: that it goes on from.
+        ends: max_epochs, max_steps, max_time.
+    """
+    file = run_folder(checkpoint) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
-    for key in ENDS:
-        if (end := OmegaConf.select(config, key)) != OmegaConf.select(saved, key):
-            OmegaConf.update(saved, key, end, force_add=True)
+    for key, end in ends.items():
+        if end != OmegaConf.select(saved, f"trainer.{key}"):
+            OmegaConf.update(saved, f"trainer.{key}", end, force_add=True)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)
+
+
+def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
+    """The iterations that a run to be resumed has done.
+
+    Raises:
+        ValueError: if there are none left to do.
+    """
+    from gan_lightning.runs.state import AT_END
+
+    iterations = checkpoint["global_step"]
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    ends = {"max_epochs": (epochs, config.trainer.max_epochs), "max_steps": (iterations, config.trainer.max_steps)}
+    for key, (done, end) in ends.items():
+        if end not in (-1, None) and done >= end:
+            further = (
+                f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))} "
+                f"trainer.{key}={done + max(1, done // 5)}"
+            )
+            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
+            raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
+    if (timer := timer_of(config)) and (state := checkpoint["callbacks"].get("Timer")):
+        timer.load_state_dict(state)
+        if timer.time_remaining() <= 0:
+            raise ValueError(
+                f"resume={shorten(config.resume)}: {AT_END}, trainer.max_time={config.trainer.max_time}; "
+                "further: a longer one, which counts from the start of the run"
+            )
+    return iterations
+
+
+def timer_of(config: DictConfig) -> Any:
+    """What Lightning makes of trainer.max_time; None without one."""
+    from lightning.pytorch.callbacks import Timer
+
+    limit = config.trainer.get("max_time")
+    return Timer(OmegaConf.to_container(limit) if OmegaConf.is_config(limit) else limit) if limit else None

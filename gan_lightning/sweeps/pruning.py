@@ -26,7 +26,7 @@ class Pruning(Callback):
 
     def __init__(self, study: str, storage: str, trial: int, monitor: str, pruner: Any) -> None:
         self.study, self.storage, self.trial, self.monitor, self.pruner = study, storage, trial, monitor, pruner
-        self.pruned = False
+        self.ending: str | None = None
 
     def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
         score = trainer.callback_metrics.get(self.monitor)
@@ -42,7 +42,7 @@ class Pruning(Callback):
         at_end = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
         if trainer.strategy.broadcast(prune) and not at_end:
             log.info("pruned after epoch %d: %s %.4f is worse than that of other trials", epoch, self.monitor, score)
-            self.pruned = trainer.should_stop = True
+            self.ending, trainer.should_stop = "pruned", True
 
     def ask(self, epoch: int, score: float) -> bool:
         """Tell the study, and ask it. A trial that has ended already is a run that somebody has resumed by hand."""
