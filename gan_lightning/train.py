@@ -38,8 +38,9 @@ def main(config: DictConfig) -> None:
     from gan_lightning.runs.lock import alone_in
 
     check(config)
-    for name in MISSED.keys() - config.control.keys():
-        log.warning("~control.%s: %s", name, MISSED[name])
+    for name, loss in MISSED.items():
+        if not config.control.get(name):
+            log.warning("control.%s is left out: %s", name, loss)
     gan = build_gan(config)
     resumed_at = check_resume(config, gan) if config.resume else 0  # iterations
     data = instantiate(config.data)

@@ -1,16 +1,18 @@
 import json
 
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_gan import fit, small_gan
 
-from gan_lightning.callbacks.dashboard import Dashboard, flatten, hyperparameters
+from gan_lightning.callbacks.dashboard import Dashboard
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.losses import Hinge, NonSaturating
+from gan_lightning.runs.identity import flatten, hyperparameters
+from gan_lightning.trackers.csv import CSV
+from gan_lightning.trackers.tensorboard import TensorBoard
 
 CONFIG = {
     "seed": 3,
@@ -21,13 +23,18 @@ CONFIG = {
 }
 
 
+def described(tracker):
+    tracker.describe(flatten(CONFIG), hyperparameters({"model": "mlp", "logger": "tensorboard"}, CONFIG))
+    return tracker
+
+
 def dashboard(folder, iterations=4, **settings):
     trainer = fit(
         small_gan(**settings),
         folder,
         iterations,
-        callbacks=[Scalars(), Pictures(num_images=4), Dashboard(CONFIG, {"model": "mlp", "logger": "tensorboard"})],
-        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[Scalars(), Pictures(num_images=4), Dashboard()],
+        logger=described(TensorBoard(folder, name="", version="")),
         log_every_n_steps=2,
     )
     files = list(folder.rglob("events.out.tfevents.*"))
@@ -88,9 +95,9 @@ def test_hparams_add_no_points_to_the_curves(tmp_path):
 
 
 def test_run_without_tensorboard_needs_no_dashboard(tmp_path):
-    callbacks = [Scalars(), Pictures(num_images=4), Dashboard(CONFIG, {})]
+    callbacks = [Scalars(), Pictures(num_images=4), Dashboard()]
     fit(small_gan(), tmp_path / "none", 1, callbacks=callbacks)
-    logger = CSVLogger(tmp_path, name="curves", version="")
+    logger = described(CSV(tmp_path, name="curves", version=""))
     fit(small_gan(), tmp_path / "csv", 2, callbacks=callbacks, logger=logger, log_every_n_steps=2)
     assert "prob/real" in (tmp_path / "curves" / "metrics.csv").read_text().splitlines()[0]
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
@@ -107,7 +114,7 @@ def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
 def test_hparams_have_a_column_for_every_choice_of_what_is_trained():
     from gan_lightning.files import groups
 
-    watching = {"callbacks", "logger", "metrics", "size", "sweep", "trainer"}
+    watching = {"callbacks", "control", "logger", "metrics", "size", "sweep", "trainer"}
     choices = {group: "some" for group in groups() if "/" not in group}
     assert hyperparameters(choices, {}).keys() == choices.keys() - watching
     config = {"augment": {"_target_": "a", "strength": 0.5}, "constraint": {"limit": 0.01}, "logger": {"name": "x"}}

@@ -11,14 +11,13 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_gan import BATCH_SIZE, BATCHES, LATENT_DIM, SHAPE, same, small_gan, weights
 from torch import nn
 
 from gan_lightning.callbacks import evaluation as evaluation_module
 from gan_lightning.callbacks.alarms import Alarms
-from gan_lightning.callbacks.evaluation import Evaluation
+from gan_lightning.callbacks.evaluation import Evaluation, LastScores
 from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.conditioning import Conditioning
@@ -30,6 +29,7 @@ from gan_lightning.metrics.scores import load_reference, score
 from gan_lightning.models import mlp
 from gan_lightning.models.labels import Layers
 from gan_lightning.runs.state import run_state
+from gan_lightning.trackers.tensorboard import TensorBoard
 from gan_lightning.train import build_gan, build_trainer, main
 
 NUM_SAMPLES = 1100  # three blocks
@@ -73,7 +73,7 @@ def evaluated(gan, folder, epochs=1, *, callbacks=(), every=1, data=None, evalua
         accelerator="cpu",
         num_sanity_val_steps=0,
         check_val_every_n_epoch=every,
-        callbacks=[Scalars(), evaluation or Evaluation(Stub()), *callbacks],
+        callbacks=[Scalars(), evaluation or Evaluation(Stub()), LastScores(), *callbacks],
         enable_model_summary=False,
         enable_progress_bar=False,
         **{"max_epochs": epochs, "log_every_n_steps": 1, "logger": False, "enable_checkpointing": False} | settings,
@@ -257,7 +257,7 @@ def test_a_reference_is_cached_in_the_given_folder(tmp_path):
 
 
 def steps_scored(folder, gan, epochs, **settings):
-    evaluated(gan, folder, epochs, logger=TensorBoardLogger(folder, name="", version=""), **settings)
+    evaluated(gan, folder, epochs, logger=TensorBoard(folder, name="", version=""), **settings)
     return [step for step, _ in curves(folder)[0]["metrics/fid"]]
 
 
@@ -337,7 +337,7 @@ def test_without_validation_samples_nothing_is_validated_and_nothing_warned_of(t
 def test_scores_and_class_histogram_go_to_tensorboard_at_the_iteration(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     evaluation = Evaluation(Stub())
-    logger = TensorBoardLogger(tmp_path, name="", version="")
+    logger = TensorBoard(tmp_path, name="", version="")
     evaluated(small_gan(), tmp_path, 2, evaluation=evaluation, callbacks=[Alarms()], logger=logger)
     scalars, events = curves(tmp_path)
     for name, value in evaluation.scores.values.items():
@@ -362,7 +362,7 @@ def test_scores_and_class_histogram_go_to_tensorboard_at_the_iteration(tmp_path,
 
 def test_no_classes_are_drawn_where_the_extractor_knows_those_of_other_data(tmp_path, monkeypatch):
     monkeypatch.setattr(Stub, "classifies_data", False)
-    evaluated(small_gan(), tmp_path, callbacks=[Alarms()], logger=TensorBoardLogger(tmp_path, name="", version=""))
+    evaluated(small_gan(), tmp_path, callbacks=[Alarms()], logger=TensorBoard(tmp_path, name="", version=""))
     scalars, events = curves(tmp_path)
     assert not events.Tags()["histograms"]
     assert {"metrics/fid", "metrics/variety", "alarm/dead_generator"} <= scalars.keys()

@@ -297,7 +297,7 @@ def test_watching_a_run_changes_nothing(tmp_path, monkeypatch):
         Scalars(),
         Console(every_n_steps=1),
         ProgressBar(),
-        Dashboard({"seed": 0}, {"model": "dcgan"}),
+        Dashboard(),
     ]
     assert watchers[3].is_enabled
     watched = trained(

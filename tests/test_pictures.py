@@ -1,6 +1,5 @@
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_conditioning import K, conditional_gan, labelled
@@ -13,6 +12,7 @@ from gan_lightning.data.module import BatchLoader
 from gan_lightning.ema import EMA
 from gan_lightning.images import grid, normalize
 from gan_lightning.models import mlp
+from gan_lightning.trackers.tensorboard import TensorBoard
 
 
 def read(path):
@@ -73,7 +73,7 @@ def test_real_picture_shows_images_from_all_over_the_data_set_so_that_no_class_i
 
 
 def test_tensorboard_shows_samples_by_iteration_beside_real_images(tmp_path):
-    logger = TensorBoardLogger(tmp_path, name="", version="")
+    logger = TensorBoard(tmp_path, name="", version="")
     fit(small_gan(), tmp_path, 2 * BATCHES, callbacks=[Pictures(num_images=4)], logger=logger)
     events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
     steps = {tag: [event.step for event in events.Images(tag)] for tag in events.Tags()["images"]}

@@ -101,10 +101,10 @@ def test_schedule_that_does_not_fit_the_run_is_refused_by_its_key(tmp_path, key)
 
 @pytest.mark.parametrize("key", [key for key, _ in KEYS[1:]])
 def test_name_of_a_schedule_in_place_of_one_says_how_it_is_typed(compose, key):
-    from gan_lightning.train import build_gan
+    from gan_lightning.cli.checks import check
 
     with pytest.raises(ValueError, match=rf"^{key}=cosine: .* is typed as \+schedule@{key}=cosine$"):
-        build_gan(compose(f"{key}=cosine"))
+        check(compose(f"{key}=cosine"))
 
 
 class Rates(Callback):
@@ -241,7 +241,7 @@ def test_a_limit_that_is_not_positive_is_refused_by_its_key():
 
 
 def test_lightnings_own_key_for_clipping_names_ours(compose):
-    from gan_lightning.train import build_trainer
+    from gan_lightning.cli.checks import check
 
     with pytest.raises(ValueError, match=r"trainer\.gradient_clip_val=0\.5.*use max_gradient_norm=0\.5"):
-        build_trainer(compose("+trainer.gradient_clip_val=0.5"))
+        check(compose("+trainer.gradient_clip_val=0.5"))

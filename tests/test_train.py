@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_lightning.cli.checks import check
 from gan_lightning.cli.errors import explain
 from gan_lightning.runs.checkpoint import AtomicCheckpointIO, load_gan
 from gan_lightning.train import build_gan, build_trainer, main
@@ -281,6 +282,7 @@ def test_observing_changes_nothing(compose, tmp_path):
     alone = final_weights(
         *("alone", "logger=none", "metrics=none", "ema=null", "trainer.log_every_n_steps=1000"),
         *(f"callbacks.{name}=null" for name in ("scalars", "console", "progress_bar", "pictures", "checkpoint")),
+        "control.record=null",
     )
     assert (tmp_path / "watched" / "checkpoints" / "best.ckpt").exists() and not (tmp_path / "alone").exists()
     assert watched.keys() == alone.keys()
@@ -346,7 +348,7 @@ def test_every_tag_and_file_has_the_iteration_as_its_step(train, monkeypatch, n_
 @pytest.mark.parametrize("shape", ["[1,28,28,1]", "[28]", "28"])
 def test_image_shape_of_other_than_three_numbers_is_refused(compose, shape):
     with pytest.raises(ValueError, match=r"^data\.image_shape=.* must be channels, height, width"):
-        build_gan(compose(f"data.image_shape={shape}", "model=dcgan"))
+        check(compose(f"data.image_shape={shape}", "model=dcgan"))
 
 
 def test_a_logger_that_is_added_by_hand_writes_into_the_runs_folder(train, tmp_path, monkeypatch):
@@ -404,7 +406,7 @@ LIGHTNING = "lightning.pytorch.callbacks"
 )
 def test_a_setting_that_would_have_no_effect_is_refused_with_the_key_to_use(compose, overrides, line):
     with pytest.raises(ValueError, match=line):
-        build_trainer(compose("trainer=cpu", *overrides))
+        main(compose("trainer=cpu", *overrides))
 
 
 def test_lightnings_own_callbacks_act_without_scores(compose, tmp_path):
@@ -438,3 +440,26 @@ def test_a_list_that_is_too_short_is_named(compose):
     with pytest.raises(Exception) as caught:
         build_trainer(config := compose(typed)).fit(build_gan(config), instantiate(config.data))
     assert explain(caught.value, None, [typed]) == f"{typed}: the list has too few values"
+
+
+def test_the_callbacks_of_a_run_are_those_of_conf_in_their_order(compose):
+    config = compose("logger=none")
+    trainer = build_trainer(config)
+    wanted = [
+        block._target_.rpartition(".")[2]
+        for name in ("control", "callbacks")
+        for block in config[name].values()
+        if block
+    ]
+    found = [type(callback).__name__ for callback in trainer.callbacks]
+    assert found == [*(name for name in wanted if name != "Checkpoints"), "Checkpoints"]  # Lightning runs it last
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("interrupt", "Ctrl-C ends the run at once"), ("record", "there is no metrics.json")]
+)
+def test_what_is_missed_without_a_part_of_control_is_said(compose, tmp_path, caplog, name, words):
+    main(compose(*ONE, f"~control.{name}"))
+    assert f"control.{name} is left out: {words}" in caplog.text
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert (tmp_path / "metrics.json").exists() == (name != "record")

@@ -28,5 +28,5 @@ class TensorBoard(TensorBoardLogger, Tracker):
     def show_result(self, scores: dict[str, float]) -> None:
         # Only the entry in HParams. add_hparams would open a second event file, and Lightning's log_hyperparams would
         # write the scores into the curves once more, at step 0.
-        for summary in hparams(self.hyperparameters, scores):
+        for summary in hparams(dict(self.hyperparameters), scores):
             self.experiment._get_file_writer().add_summary(summary)

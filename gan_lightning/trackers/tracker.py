@@ -6,6 +6,8 @@ somebody else, works as well and gets the numbers alone. Callbacks speak to all 
 Shapes: C channels, H height, W width, N samples.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from lightning import Trainer
@@ -15,8 +17,9 @@ from torch import Tensor
 class Tracker:
     """Override what the tracker can show; what it cannot is left out."""
 
-    settings: dict[str, Any]  # the run's config, `{"optimizer.generator.lr": 1e-3, ...}`
-    hyperparameters: dict[str, Any]  # those of them that a score may depend on, and the option of each group
+    # The run's config, `{"optimizer.generator.lr": 1e-3, ...}`, and what of it a score may depend on.
+    settings: Mapping[str, Any] = MappingProxyType({})
+    hyperparameters: Mapping[str, Any] = MappingProxyType({})
 
     def describe(self, settings: dict[str, Any], hyperparameters: dict[str, Any]) -> None:
         """Take the settings of the run, before anything is logged."""
@@ -52,7 +55,7 @@ def show_picture(trainer: Trainer, tag: str, picture: Tensor) -> None:
         tracker.show_picture(tag, picture, trainer.global_step)
 
 
-def as_markdown(rows: dict[str, Any]) -> str:
+def as_markdown(rows: Mapping[str, Any]) -> str:
     """A table of two columns."""
     lines = [f"| `{key}` | `{value}` |" for key, value in rows.items()]
     return "\n".join(["| key | value |", "| --- | --- |", *lines])
