@@ -34,7 +34,7 @@ class Notebook(CSVLogger, Tracker):
         self.shown.append((tag, step))
 
     def show_result(self, scores):
-        self.shown.append(("result", sorted(scores)))
+        self.shown.append(("result", *sorted(scores)))
 
 
 class Silent(CSVLogger, Tracker):
@@ -49,7 +49,7 @@ def test_a_tracker_of_ones_own_gets_pictures_texts_and_the_result(tmp_path):
     pictures = [("samples/fixed", 0), ("samples/fixed", BATCHES), ("samples/real", 0)]
     assert set(pictures) <= set(notebook.shown)
     assert {("config", 0), ("generator", 0), ("discriminator", 0)} <= set(notebook.shown)
-    assert notebook.shown[-1] == ("result", ["loss/discriminator", "loss/generator"])
+    assert notebook.shown[-1] == ("result", "loss/discriminator", "loss/generator")
 
 
 def test_a_tracker_may_leave_out_what_it_cannot_show(tmp_path):
