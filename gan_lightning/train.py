@@ -138,8 +138,8 @@ def build_loggers(config: DictConfig, resumed_at: int) -> list[Any]:
             block = {"save_dir": config.trainer.default_root_dir, **block}
         loggers.append(logger := instantiate(block))
         if isinstance(logger, Tracker):
-            settings = plain(config)
-            logger.describe(flatten(settings), hyperparameters(choices(), settings))
+            settings = flatten(plain(config))
+            logger.describe(settings, hyperparameters(choices(), settings))
             if resumed_at:
                 logger.go_on(resumed_at)
     return loggers

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -101,21 +99,3 @@ def test_run_without_tensorboard_needs_no_dashboard(tmp_path):
     fit(small_gan(), tmp_path / "csv", 2, callbacks=callbacks, logger=logger, log_every_n_steps=2)
     assert "prob/real" in (tmp_path / "curves" / "metrics.csv").read_text().splitlines()[0]
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
-
-
-def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
-    flat = flatten(CONFIG)
-    assert flat["optimizer.generator.lr"] == 2e-4
-    assert flat["model.generator.hidden"] == "[256, 512]"
-    assert flat["ema"] == "None"
-    json.dumps(flat)
-
-
-def test_hparams_have_a_column_for_every_choice_of_what_is_trained():
-    from gan_lightning.files import groups
-
-    watching = {"callbacks", "control", "logger", "metrics", "size", "sweep", "trainer"}
-    choices = {group: "some" for group in groups() if "/" not in group}
-    assert hyperparameters(choices, {}).keys() == choices.keys() - watching
-    config = {"augment": {"_target_": "a", "strength": 0.5}, "constraint": {"limit": 0.01}, "logger": {"name": "x"}}
-    assert hyperparameters({}, config) == {"augment.strength": 0.5, "constraint.limit": 0.01}

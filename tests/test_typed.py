@@ -197,7 +197,7 @@ def test_the_command_that_repeats_a_run_has_its_names_as_typed() -> None:
 def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gan_lightning.cli.errors import explain
     from gan_lightning.files import python
-    from gan_lightning.train import check_end
+    from gan_lightning.runs.resume import check_end
 
     monkeypatch.chdir(tmp_path)
     progress = {"epoch_progress": {"current": {"completed": 5}}}

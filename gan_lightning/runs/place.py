@@ -22,3 +22,8 @@ def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> Non
         "current": dict.fromkeys(states, within),
         "is_last_batch": False,
     }
+
+
+def epochs_done(checkpoint: dict[str, Any]) -> int:
+    """Epochs that were over when a checkpoint was written."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])

@@ -11,16 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import groups, python, shorten, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
+from gan_lightning.runs.identity import role
+from gan_lightning.runs.place import epochs_done
 from gan_lightning.runs.typed import as_argument, quote
 
-OBSERVERS = (  # they watch; what a run computes does not follow from them
-    *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
-    *("trainer.log_every_n_steps", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
-    *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
-    "cuda_graph",
-)
-ENDS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
+
+
+class AtEnd(ValueError):
+    """A run that is to be resumed has no iteration left to do. A sweep knows it by the exit code of its job."""
+
+    exit_code = 3
 
 
 def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
@@ -47,13 +48,14 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
             continue
         if key in groups():
             if chosen.get(key) != override.value():
-                watching = key in ("callbacks", "logger", "metrics")
-                refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
-        elif key.startswith(OBSERVERS):
+                may_change = role(key) != "trains"
+                refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if may_change else text)
+        elif role(key) in ("observes", "scores", "place"):
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
-            (kept if key in ENDS and may_move else refused).append(text)
+            moves_end = key in ("trainer.max_epochs", "trainer.max_steps")  # the end that schedules know
+            may_change = role(key) == "ends" and not (moves_end and has_end_in_schedule(config))
+            (kept if may_change else refused).append(text)
     folders = ("hydra.run.dir", "trainer.default_root_dir")
     elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:
@@ -104,29 +106,25 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
     """The iterations that a run to be resumed has done.
 
     Raises:
-        ValueError: if there are none left to do.
+        AtEnd: if there are none left to do.
     """
-    from gan_lightning.runs.state import AT_END
-
-    iterations = checkpoint["global_step"]
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
-    ends = {"max_epochs": (epochs, config.trainer.max_epochs), "max_steps": (iterations, config.trainer.max_steps)}
-    for key, (done, end) in ends.items():
+    iterations, resume = checkpoint["global_step"], f"resume={shorten(config.resume)}"
+    reached = {"max_epochs": epochs_done(checkpoint), "max_steps": iterations}
+    for key, done in reached.items():
+        end = config.trainer[key]
         if end not in (-1, None) and done >= end:
-            further = (
-                f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))} "
-                f"trainer.{key}={done + max(1, done // 5)}"
-            )
-            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
-            raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
+            command = f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))}"
+            further = f"further: {command} trainer.{key}={done + max(1, done // 5)}"
+            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else further
+            raise AtEnd(f"{resume}: the run is at its end, trainer.{key}={end}; {way_out}")
     if (timer := timer_of(config)) and (state := checkpoint["callbacks"].get("Timer")):
         timer.load_state_dict(state)
         if timer.time_remaining() <= 0:
-            raise ValueError(
-                f"resume={shorten(config.resume)}: {AT_END}, trainer.max_time={config.trainer.max_time}; "
+            raise AtEnd(
+                f"{resume}: the run is at its end, trainer.max_time={config.trainer.max_time}; "
                 "further: a longer one, which counts from the start of the run"
             )
-    return iterations
+    return int(iterations)
 
 
 def timer_of(config: DictConfig) -> Any:

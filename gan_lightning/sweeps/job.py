@@ -22,8 +22,9 @@ from typing import Any
 
 from gan_lightning.files import shorten
 from gan_lightning.runs.folder import typed_overrides
-from gan_lightning.runs.resume import OBSERVERS
-from gan_lightning.runs.state import AT_END, ERROR, run_state
+from gan_lightning.runs.identity import words_compared
+from gan_lightning.runs.resume import AtEnd
+from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.runs.typed import quote
 from gan_lightning.sweeps import guardian
 
@@ -85,12 +86,12 @@ class Runner:
             return
         environment = job_environment(job.threads, gpus)
         for _ in range(1 + self.retries):
-            if (job.folder / "checkpoints" / "last.ckpt").exists():
-                self._run_once(job, [f"resume={quote(job.folder)}"], environment)
-            else:
+            is_resumable = (job.folder / "checkpoints" / "last.ckpt").exists()
+            if is_resumable:
+                exit_code = self._run_once(job, [f"resume={quote(job.folder)}"], environment)
+            # One at its end was killed between its last checkpoint and its scores.
+            if not is_resumable or (exit_code == AtEnd.exit_code and not self.stopping.is_set()):
                 self._run_from_start(job, environment)
-            if AT_END in run_state(job.folder).error and not self.stopping.is_set():
-                self._run_from_start(job, environment)  # it was killed between its last checkpoint and its scores
             if self.stopping.is_set() or run_state(job.folder).is_final:
                 return
 
@@ -107,7 +108,8 @@ class Runner:
         place = [f"hydra.run.dir={quote(job.folder)}", "hydra.output_subdir=null"]
         self._run_once(job, [*config, *place], environment)
 
-    def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> None:
+    def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> int | None:
+        """The exit code of the job's process."""
         started = time.time()
         self._start_guardian()  # before there is a job to end
         process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
@@ -128,6 +130,7 @@ class Runner:
                 error.unlink()  # of a process of it that was ended before the others
         elif not state.is_final and not told and (reason := reason or why(exit_code, job.folder)):
             error.write_text(f"{reason}\n", encoding="utf-8")
+        return exit_code
 
     def _wait(self, process: BaseProcess) -> tuple[int, str | None]:
         """Wait for the end of a job, or bring it about: its exit code, and why where the job itself cannot know."""
@@ -251,13 +254,8 @@ def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
         raise ValueError(f"{shorten(folder)} holds something that is no run; choose another place: sweep.name=…")
     other = typed_overrides(folder)
     worth = run_state(folder).name in ("done", "pruned", "running") or (folder / "checkpoints").exists()
-    if worth and settings(other) != settings(overrides):
+    if worth and words_compared(other) != words_compared(overrides):
         raise ValueError(f"{shorten(folder)} holds another run ({' '.join(other)}); choose another place: sweep.name=…")
-
-
-def settings(overrides: Sequence[str]) -> set[str]:
-    """The overrides that a run follows from, whatever their order."""
-    return {word for word in overrides if not word.lstrip("+").startswith(OBSERVERS)}
 
 
 def omp_num_threads(threads: int) -> str:
