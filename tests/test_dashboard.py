@@ -7,7 +7,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from test_gan import fit, small_gan
 
-from gan_lightning.callbacks.dashboard import Dashboard, flatten, hyperparameters
+from gan_lightning.callbacks.dashboard import Dashboard, as_markdown, hyperparameters
 from gan_lightning.callbacks.pictures import Pictures
 from gan_lightning.callbacks.scalars import Scalars
 from gan_lightning.losses import Hinge, NonSaturating
@@ -96,12 +96,17 @@ def test_run_without_tensorboard_needs_no_dashboard(tmp_path):
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
 
 
-def test_keys_are_flat_as_they_are_typed_and_values_can_be_stored():
-    flat = flatten(CONFIG)
-    assert flat["optimizer.generator.lr"] == 2e-4
-    assert flat["model.generator.hidden"] == "[256, 512]"
-    assert flat["ema"] == "None"
-    json.dumps(flat)
+def test_hparams_can_be_stored_and_the_config_is_shown_key_by_key():
+    found = hyperparameters({}, CONFIG)
+    assert found == {
+        "seed": 3,
+        "model.generator.hidden": "[256, 512]",
+        "ema": "None",
+        "optimizer.generator.lr": 2e-4,
+        "data.batch_size": 8,
+    }
+    json.dumps(found)
+    assert "| `model.generator.hidden` | `[256, 512]` |" in as_markdown(CONFIG).splitlines()
 
 
 def test_hparams_have_a_column_for_every_choice_of_what_is_trained():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gan_lightning.leaderboard import main
 from gan_lightning.runs.lock import alone_in
-from gan_lightning.runs.ranking import identity, rank_runs, show, write_csv, write_html
+from gan_lightning.runs.ranking import rank_runs, show, write_csv, write_html
 from gan_lightning.runs.state import run_state
 
 FID = "metrics/fid"
@@ -95,11 +95,22 @@ def test_settings_show_what_differs(mixed):
     assert [row.settings for row in rows[:2]] == [("optimizer.lr=0.002",), ("optimizer.lr=0.001",)]  # all are model=mlp
 
 
-def test_runs_that_differ_in_what_watches_are_one_setting(make_run):
-    first, second, other = (
-        OmegaConf.load(make_run(name, lr=lr) / ".hydra" / "config.yaml") for name, lr in (("x", 1), ("y", 1), ("z", 2))
-    )
-    assert identity(first) == identity(second) != identity(other)
+@pytest.mark.parametrize(
+    ("typed", "rows"),
+    [
+        ({"data": {"root": "/elsewhere"}}, 1),
+        ({"trainer": {"log_every_n_steps": 7}}, 1),
+        ({"callbacks": {"console": None}}, 1),
+        ({"metrics": {"num_samples": 100}}, 2),
+        ({"latent_dim": 7}, 2),
+    ],
+)
+def test_seeds_of_one_setting_are_one_row_wherever_its_data_lie_and_whatever_watches(make_run, tmp_path, typed, rows):
+    for seed in range(2):
+        file = make_run(f"a{seed}", seed=seed, fid=2.0 + seed) / ".hydra" / "config.yaml"
+        config = OmegaConf.merge(OmegaConf.load(file), {"data": {"reader": {"sha256": {"train_images": "1"}}}})
+        OmegaConf.save(OmegaConf.merge(config, typed) if seed else config, file)
+    assert len(rank_runs(tmp_path, FID)) == rows
 
 
 def test_a_row_of_mixed_ends_says_how_many(make_run, tmp_path):

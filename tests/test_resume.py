@@ -189,7 +189,7 @@ def test_curves_go_on_without_a_gap_or_a_step_twice(train, n_critic, every):
 
 KILLED = """
 import os, signal, sys
-from gan_lightning.callbacks.checkpoints import Checkpoints
+from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.train import main
 
 at, save = int(sys.argv.pop(1)), Checkpoints.save
@@ -434,7 +434,8 @@ def test_what_would_make_it_another_run_is_refused_by_name(saved, override):
     [
         *("trainer.max_epochs=100", "trainer.max_steps=100", "trainer.log_every_n_steps=7"),
         "callbacks.console.every_n_steps=5",
-        *("data.root=/elsewhere", "metrics.num_samples=600"),
+        *("data.root=/elsewhere", "metrics.num_samples=600", "trainer.enable_model_summary=true"),
+        *("data.reader.npm=null", "control.early_stopping.patience=3"),
     ],
 )
 def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):

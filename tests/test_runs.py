@@ -39,7 +39,7 @@ def test_folder_of_a_checkpoint_is_its_runs_or_where_somebody_has_copied_it(tmp_
 HOLD = """
 import sys
 from pathlib import Path
-from gan_lightning.runs import alone_in
+from gan_lightning.runs.lock import alone_in
 
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)

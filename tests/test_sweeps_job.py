@@ -168,7 +168,9 @@ def test_a_folder_with_another_run_is_not_touched(tmp_path):
     check_vacant(tmp_path / "0", ["seed=2"])  # it has nothing to lose yet
     done(tmp_path / "0", [])
     check_vacant(tmp_path / "0", ["seed=1"])
-    check_vacant(tmp_path / "0", ["trainer.enable_progress_bar=false", "seed=1"])
+    check_vacant(tmp_path / "0", ["trainer.enable_progress_bar=false", "logger=none", "seed=1", "~callbacks.console"])
+    with pytest.raises(ValueError, match="holds another run"):  # its scores could not be compared
+        check_vacant(tmp_path / "0", ["seed=1", "metrics.num_samples=100"])
     with pytest.raises(ValueError, match=r"holds another run \(seed=1\); choose another place: sweep\.name="):
         check_vacant(tmp_path / "0", ["seed=2"])
 

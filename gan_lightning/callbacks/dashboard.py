@@ -11,6 +11,7 @@ from gan_lightning.callbacks.network_table import markdown_table, network_rows
 from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.gan import GAN
 from gan_lightning.losses import Loss
+from gan_lightning.runs.identity import find_role, flatten, role_of
 
 
 def layout(loss: Loss) -> dict[str, dict[str, list[Any]]]:
@@ -60,33 +61,21 @@ class Dashboard(Callback):
                 writer._get_file_writer().add_summary(summary)
 
 
-GROUPS = (
-    *("augment", "conditioning", "constraint", "data", "experiment"),
-    *("loss", "model", "optimizer", "penalty", "schedule"),
-)
-KEYS = (
-    *("seed", "latent_dim", "n_critic", "reuse_fake", "ema.", "data.batch_size", "data.replacement", "model."),
-    *("loss.", "penalty.", "optimizer.", "trainer.max_", "trainer.precision", "trainer.devices"),
-    *("augment.", "conditioning.", "constraint.", "schedule.", "max_gradient_norm", "trainer.sync_batchnorm"),
-)
+ELSEWHERE = ("gan.", "data.reader.")  # the one names the other blocks, the other belongs to the choice of data
 
 
 def hyperparameters(choices: dict[str, str], config: dict[str, Any]) -> dict[str, Any]:
-    """What may change a run's score, for the columns of HParams: the groups' options and the numbers in them."""
-    chosen = {group: option for group, option in choices.items() if group in GROUPS and option}
-    numbers = {key: value for key, value in flatten(config).items() if key.startswith(KEYS) and not key.endswith("_")}
-    return chosen | numbers
+    """What a run's score may follow from, for the columns of HParams: the groups' options, and the keys that train.
 
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`, the keys as they are typed; lists and null become text."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
-    return flat
+    Lists and null become text, which is all that TensorBoard can store of them.
+    """
+    chosen = {group: option for group, option in choices.items() if find_role(group) == "trains" and option}
+    keys = {
+        key: value if isinstance(value, int | float | str | bool) else str(value)
+        for key, value in flatten(config).items()
+        if role_of(key) in ("trains", "ends", "seed") and not key.startswith(ELSEWHERE) and not key.endswith("_")
+    }
+    return keys | chosen
 
 
 def as_markdown(config: dict[str, Any]) -> str:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from gan_lightning.files import BYTES, shorten, written_whole
 from gan_lightning.metrics.better import direction_of
 from gan_lightning.runs.folder import read_config, typed_overrides
+from gan_lightning.runs.identity import setting
 from gan_lightning.runs.state import STATES, RunState, run_seconds, run_state
 from gan_lightning.runs.typed import rerun_command
 from gan_lightning.terminal import format_seconds, printer
@@ -115,25 +116,18 @@ def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[R
             config = read_config(file)
             if OmegaConf.select(config, "trainer.fast_dev_run"):  # a trial of the code, not a run
                 continue
-            seed = cast(dict[Any, Any], OmegaConf.to_container(config)).get("seed")
+            content = cast(dict[Any, Any], OmegaConf.to_container(config))
+            seed, key = content.get("seed"), repr(sorted(setting(content).items()))
             run = read_run(file.parent.parent, repr(seed) if isinstance(seed, list | dict) else seed, metric)
         except (OSError, ValueError) as error:  # a disk that was full, a run of others: one must not cost the table
             log.warning("%s is left out: %s", shorten(file.parent.parent), " ".join(str(error).split()))
             continue
-        groups.setdefault(identity(config), []).append(run)
+        groups.setdefault(key, []).append(run)
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
     return sorted(
         rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), STATES.index(row.runs[0].state.name))
     )
-
-
-def identity(config: DictConfig) -> str:
-    """What runs have in common that differ in their seed alone: their config without it, and without what watches."""
-    content = cast(dict[Any, Any], OmegaConf.to_container(config))  # `seed: ???` of somebody's is no key to pop
-    for key in "seed", "callbacks", "logger", "sweep", "resume", "cuda_graph":
-        content.pop(key, None)
-    return OmegaConf.to_yaml(OmegaConf.create(content), sort_keys=True)
 
 
 def read_run(folder: Path, seed: Any, metric: str) -> Run:

@@ -11,15 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import groups, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
+from gan_lightning.runs.identity import role_of
 from gan_lightning.runs.typed import quote
 
-OBSERVERS = (  # they watch; what a run computes does not follow from them
-    *("callbacks.", "logger.", "metrics.", "data.root", "data.num_val_samples", "hydra."),
-    *("trainer.log_every_n_steps", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
-    *("trainer.enable_progress_bar", "trainer.num_sanity_val_steps", "trainer.default_root_dir"),
-    "cuda_graph",
-)
-ENDS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+MAY_CHANGE = ("observes", "scores", "place")
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # of a run: a schedule may depend on it
+ENDS = (*LENGTH, "trainer.max_time")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
@@ -47,13 +44,13 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
             continue
         if key in groups():
             if chosen.get(key) != override.value():
-                watching = key in ("callbacks", "logger", "metrics")
+                watching = role_of(key) in MAY_CHANGE
                 refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
-        elif key.startswith(OBSERVERS):
+        elif role_of(key) in MAY_CHANGE:
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            may_move = key == "trainer.max_time" or not has_end_in_schedule(config)  # no schedule knows of the time
-            (kept if key in ENDS and may_move else refused).append(text)
+            may_move = key not in LENGTH or not has_end_in_schedule(config)
+            (kept if role_of(key) == "ends" and may_move else refused).append(text)
     folders = ("hydra.run.dir", "trainer.default_root_dir")
     elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:

@@ -22,7 +22,7 @@ from typing import Any
 
 from gan_lightning.files import shorten
 from gan_lightning.runs.folder import typed_overrides
-from gan_lightning.runs.resume import OBSERVERS
+from gan_lightning.runs.identity import role_of
 from gan_lightning.runs.state import AT_END, ERROR, run_state
 from gan_lightning.runs.typed import quote
 from gan_lightning.sweeps import guardian
@@ -256,8 +256,8 @@ def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
 
 
 def settings(overrides: Sequence[str]) -> set[str]:
-    """The overrides that a run follows from, whatever their order."""
-    return {word for word in overrides if not word.lstrip("+").startswith(OBSERVERS)}
+    """The overrides that a run and its scores follow from, whatever their order."""
+    return {word for word in overrides if role_of(word.lstrip("+~").partition("=")[0]) not in ("observes", "place")}
 
 
 def omp_num_threads(threads: int) -> str:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import python, shorten
 from gan_lightning.metrics.better import Direction, direction_of
+from gan_lightning.runs.identity import setting
 from gan_lightning.runs.lock import is_locked
 from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.runs.typed import as_argument
@@ -43,11 +44,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 60.0  # seconds between signs of life in the study
-WATCHING = (  # of a config: what a score does not follow from
-    *("hydra", "callbacks.", "logger.", "data.root", "metrics.cache", "resume", "cuda_graph"),
-    "trainer.default_root_dir",
-    *("trainer.enable_progress_bar", "trainer.log_every_n_steps"),
-)
 DEAD = 5 * HEARTBEAT  # without one for so long a trial of another machine is taken over
 
 
@@ -110,8 +106,9 @@ class StudySweeper(Sweeper):
 
     def _identity(self, space: Space) -> dict[str, Any]:
         """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
-        keys = flat(OmegaConf.to_container(self.base, resolve=False))
-        same = {key: value for key, value in keys.items() if key not in space and not key.startswith(WATCHING)}
+        base = cast(dict[Any, Any], OmegaConf.to_container(self.base, resolve=False))
+        keys = {"seed": self.base.seed, **setting(base)}
+        same = {key: value for key, value in keys.items() if key not in space}
         asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "seeds")}
         asked["sweep.direction"] = study_direction(self.config.sweep)
         return json.loads(json.dumps({**same, **asked, "sweep.space": space}))
@@ -348,13 +345,3 @@ def check_counts(settings: DictConfig) -> None:
 
 def study_direction(settings: DictConfig) -> Direction:
     return direction_of(settings.metric, settings.direction, "sweep.direction")
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one with dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        found |= flat(item, f"{prefix}.{name}" if prefix else str(name))
-    return found
