@@ -22,7 +22,7 @@ CONFIG = {
 
 
 def described(tracker):
-    tracker.describe(flatten(CONFIG), hyperparameters({"model": "mlp", "logger": "tensorboard"}, CONFIG))
+    tracker.describe(flatten(CONFIG), hyperparameters({"model": "mlp", "logger": "tensorboard"}, flatten(CONFIG)))
     return tracker
 
 

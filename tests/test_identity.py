@@ -1,83 +1,84 @@
-"""Which settings make two runs the same: every key has a role, and everybody asks for it."""
-
-import json
+"""Which settings make two runs the same: every key that conf/ has is in the table of roles."""
 
 import pytest
 from omegaconf import OmegaConf
 
 from gan_lightning.files import groups, options
-from gan_lightning.runs.identity import ROLES, compared, flatten, hyperparameters, role, setting, words_compared
+from gan_lightning.runs.identity import ROLES, find_role, flatten, hyperparameters, role_of, setting
 
-EXPLICIT = ("data", "trainer")  # blocks whose keys have different roles: each of them is in the table
-CHOICES = [
-    f"{group}={option}" for group in groups() if group not in ("size", "sweep") for option in options(group)
-    if "/" not in group
-]  # fmt: skip
+CHOICES = [group for group in groups() if "/" not in group and group not in ("size", "sweep")]  # trainer=debug sizes
 
 
-@pytest.mark.parametrize("choice", ["trainer=debug", "sweep=mlp_tpe", "+data.num_val_samples=1", *CHOICES])
-def test_every_key_of_the_config_has_a_role(compose, choice):
-    content = OmegaConf.to_container(compose(choice, small=False))
-    for key in flatten(content):
-        block, _, rest = key.partition(".")
-        assert block in ROLES, f"{key}: add its block to the table"
-        if block in EXPLICIT:
-            assert f"{block}.{rest.partition('.')[0]}" in ROLES, f"{key}: add it to the table"
-
-
-def test_every_group_has_a_role():
-    assert {group.partition("/")[0] for group in groups()} <= ROLES.keys()
+@pytest.mark.parametrize("group", CHOICES)
+def test_every_key_of_every_option_has_a_role_in_the_table(compose, group):
+    for option in options(group):
+        words = [f"{group}={option}", *(["data.root=x"] if option == "image_folder" else [])]
+        keys = flatten(OmegaConf.to_container(compose(*words, small=False)))
+        assert [key for key in keys if find_role(key) is None] == []
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"),
+    ("key", "role"),
     [
-        *(("seed", "trains"), ("model.generator.hidden", "trains"), ("trainer.precision", "trains")),
-        *(("trainer.max_steps", "ends"), ("control.stop.patience", "ends"), ("cuda_graph", "observes")),
-        *(("data.root", "place"), ("metrics.cache", "place"), ("metrics.num_samples", "scores")),
-        *(("trainer.log_every_n_steps", "observes"), ("hydra/launcher", "observes"), ("sweep/sampler", "observes")),
-        *(("mine.whatever", "trains"), ("trainer.of_lightning", "trains")),  # a user's own
+        *(("seed", "seed"), ("optimizer.generator.lr", "trains"), ("trainer.devices", "trains")),
+        *(("metrics.num_samples", "scores"), ("trainer.limit_val_batches", "scores"), ("metrics.cache", "place")),
+        *(("callbacks.checkpoint.every_n_steps", "observes"), ("trainer.log_every_n_steps", "observes")),
+        *(("trainer.max_time", "ends"), ("control.early_stopping.patience", "ends"), ("data.root", "place")),
+        *(("data.rooted", "trains"), ("trainer.unheard_of", "trains"), ("unheard_of", "trains")),
     ],
 )
-def test_a_key_has_the_role_of_its_longest_beginning(key, expected):
-    assert role(key) == expected
+def test_a_key_has_the_role_of_the_longest_entry_it_lies_below_and_what_is_not_known_trains(key, role):
+    assert role_of(key) == role
+    assert (find_role(key) is None) == ("unheard_of" in key)
+
+
+def test_every_role_is_one_of_six():
+    assert set(ROLES.values()) == {"trains", "scores", "observes", "ends", "place", "seed"}
+
+
+DIGITS = {"seed": 0, "data": {"root": "a", "reader": {"sha256": {"train_images": "1"}}}}
 
 
 @pytest.mark.parametrize(
-    ("override", "is_same"),
+    "other",
     [
-        *(("data.root=/elsewhere", True), ("trainer.log_every_n_steps=7", True), ("seed=5", True)),
-        *(("logger=csv", True), ("callbacks.pictures.nrow=4", True), ("metrics.cache=null", True)),
-        *(("optimizer.generator.lr=1e-4", False), ("trainer.max_epochs=3", False), ("penalty=none", False)),
-        ("metrics.num_samples=600", False),
+        *({"seed": 1}, {"data": {"root": "b"}}, {"trainer": {"log_every_n_steps": 5}}, {"cuda_graph": True}),
+        *({"callbacks": {"x": 1}}, {"metrics": {"cache": None}}, {"sweep": None}, {"data": {"reader": {"npm": None}}}),
     ],
 )
-def test_runs_are_of_one_setting_whatever_only_watches_or_says_where_files_are(compose, override, is_same):
-    assert (setting(compose(small=False)) == setting(compose(override, small=False))) == is_same
+def test_what_no_score_follows_from_makes_no_other_setting(other):
+    assert setting(OmegaConf.to_container(OmegaConf.merge(DIGITS, other))) == setting(DIGITS)
 
 
-def test_typed_words_are_compared_in_no_order_and_without_what_watches():
-    first = ["model=dcgan", "seed=1", "trainer.log_every_n_steps=1", "+trainer.profiler=simple"]
-    assert words_compared(first) == {"model=dcgan", "seed=1", "+trainer.profiler=simple"}
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"latent_dim": 7}, {"metrics": {"num_samples": 9}}, {"trainer": {"max_steps": 5}}, {"unheard_of": 1}),
+        {"data": {"reader": {"sha256": {"train_images": "2"}}}},
+    ],
+)
+def test_what_a_score_follows_from_makes_another_setting(other):
+    assert setting(OmegaConf.to_container(OmegaConf.merge(DIGITS, other))) != setting(DIGITS)
 
 
-def test_flat_keys_are_those_that_are_typed():
-    flat = flatten({"a": {"b": 1, "c": [1, 2]}, "d": None})
-    assert flat == {"a.b": 1, "a.c": [1, 2], "d": None}
-    assert compared({"seed": 1, "data.root": "x"}) == {"seed": 1}
+def test_folders_of_ones_own_pictures_are_not_taken_for_one():
+    """Nothing but its place tells one from the other."""
+    one, other = ({"data": {"root": root, "reader": {"cache": "x"}}} for root in "ab")
+    assert setting(one) != setting(other)
 
 
-def test_hyperparameters_are_what_a_score_may_depend_on_and_can_be_stored(compose):
-    settings = flatten(OmegaConf.to_container(compose(small=False), resolve=True))
-    found = hyperparameters({"model": "mlp", "logger": "csv", "penalty": "r1", "trainer": "cpu"}, settings)
-    assert found["model"] == "mlp" and found["penalty"] == "r1" and found["optimizer.generator.lr"] == 2.11e-3
-    assert found["model.generator.hidden"] == str(settings["model.generator.hidden"])
-    assert not found.keys() & {
-        "logger",
-        "trainer",
-        "data.root",
-        "penalty._target_",
-        "gan.seed",
-        "callbacks.pictures.nrow",
+def test_nested_keys_become_dotted_and_lists_stay():
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [1], 3: None, "none": {}}) == {
+        "a.b": 1,
+        "a.c.d": 2,
+        "e": [1],
+        "3": None,
     }
-    json.dumps(found)
+
+
+def test_hparams_have_no_column_twice_and_none_for_what_only_watches(compose):
+    config = OmegaConf.to_container(compose(small=False), resolve=True)
+    found = hyperparameters({"model": "mlp", "logger": "csv"}, flatten(config | {"gan": config["model"]}))
+    assert {"seed", "model", "model.generator.hidden", "trainer.max_epochs", "data.batch_size"} <= found.keys()
+    assert found["model"] == "mlp" and "logger" not in found and "data.root" not in found
+    assert not [key for key in found if key.startswith(("callbacks.", "gan.", "data.reader.", "metrics."))]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT, RunCli
+from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lightning.leaderboard import main
@@ -92,6 +93,24 @@ def test_a_metric_knows_if_more_of_it_is_better(make_run, tmp_path, metric, firs
 def test_settings_show_what_differs(mixed):
     rows = rank_runs(mixed, FID, "minimize")
     assert [row.settings for row in rows[:2]] == [("optimizer.lr=0.002",), ("optimizer.lr=0.001",)]  # all are model=mlp
+
+
+@pytest.mark.parametrize(
+    ("typed", "rows"),
+    [
+        ({"data": {"root": "/elsewhere"}}, 1),
+        ({"trainer": {"log_every_n_steps": 7}}, 1),
+        ({"callbacks": {"console": None}}, 1),
+        ({"metrics": {"num_samples": 100}}, 2),
+        ({"latent_dim": 7}, 2),
+    ],
+)
+def test_seeds_of_one_setting_are_one_row_wherever_its_data_lie_and_whatever_watches(make_run, tmp_path, typed, rows):
+    for seed in range(2):
+        file = make_run(f"a{seed}", seed=seed, fid=2.0 + seed) / ".hydra" / "config.yaml"
+        config = OmegaConf.merge(OmegaConf.load(file), {"data": {"reader": {"sha256": {"train_images": "1"}}}})
+        OmegaConf.save(OmegaConf.merge(config, typed) if seed else config, file)
+    assert len(rank_runs(tmp_path, FID)) == rows
 
 
 def test_a_row_of_mixed_ends_says_how_many(make_run, tmp_path):

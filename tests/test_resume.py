@@ -434,7 +434,8 @@ def test_what_would_make_it_another_run_is_refused_by_name(saved, override):
     [
         *("trainer.max_epochs=100", "trainer.max_steps=100", "trainer.log_every_n_steps=7"),
         "callbacks.console.every_n_steps=5",
-        *("data.root=/elsewhere", "metrics.num_samples=600"),
+        *("data.root=/elsewhere", "metrics.num_samples=600", "trainer.enable_model_summary=true"),
+        *("data.reader.npm=null", "control.early_stopping.patience=3"),
     ],
 )
 def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
@@ -462,7 +463,7 @@ def test_an_end_that_is_lifted_or_moved_is_kept_for_the_next_time(saved, key, en
     OmegaConf.save(config, file)
     OmegaConf.update(config, f"trainer.{key}", end)
     config.resume = str(file.parent.parent / "checkpoints" / "last.ckpt")
-    keep_end(config)
+    keep_end(Path(config.resume), {key: end})
     assert OmegaConf.load(file).trainer[key] == end
 
 

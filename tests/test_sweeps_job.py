@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_lightning.runs.resume import AtEnd
 from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps import guardian
 from gan_lightning.sweeps import job as jobs
@@ -140,7 +141,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_scores_starts_anew(run
     def at_end(folder, args):
         if args[0].startswith("resume="):
             (folder / "error.txt").write_text("resume=x: the run is at its end, trainer.max_epochs=2")
-            sys.exit(1)
+            sys.exit(AtEnd.exit_code)
         done(folder, args)
 
     assert run(at_end).name == "done"
@@ -168,7 +169,9 @@ def test_a_folder_with_another_run_is_not_touched(tmp_path):
     check_vacant(tmp_path / "0", ["seed=2"])  # it has nothing to lose yet
     done(tmp_path / "0", [])
     check_vacant(tmp_path / "0", ["seed=1"])
-    check_vacant(tmp_path / "0", ["trainer.enable_progress_bar=false", "seed=1"])
+    check_vacant(tmp_path / "0", ["trainer.enable_progress_bar=false", "logger=none", "seed=1", "~callbacks.console"])
+    with pytest.raises(ValueError, match="holds another run"):  # its scores could not be compared
+        check_vacant(tmp_path / "0", ["seed=1", "metrics.num_samples=100"])
     with pytest.raises(ValueError, match=r"holds another run \(seed=1\); choose another place: sweep\.name="):
         check_vacant(tmp_path / "0", ["seed=2"])
 

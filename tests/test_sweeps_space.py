@@ -9,7 +9,6 @@ from gan_lightning.files import conf_dir
 from gan_lightning.sweeps.overrides import for_jobs, job_folder, of_the_run, parse
 from gan_lightning.sweeps.sampler import EveryCombination, values
 from gan_lightning.sweeps.space import as_override, distribution, first_values, override, split, suggest
-from gan_lightning.sweeps.study import flat
 
 GIVEN = [
     ({"low": 1e-5, "high": 1e-3, "log": True}, FloatDistribution(1e-5, 1e-3, log=True)),
@@ -173,7 +172,3 @@ def test_each_job_has_a_folder_of_its_number(sweep_config, tmp_path):
 def test_a_callback_survives_the_grammar_of_the_command_line():
     given = {"_target_": "a.B", "storage": "out puts/it's, {so}", "n": None, "on": True, "f": 1e-05, "list": [1, "x"]}
     assert plain(parse([f"+callbacks.pruning={as_override(given)}"])[0].value()) == given
-
-
-def test_nested_keys_become_dotted_ones():
-    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": [1]}) == {"a.b": 1, "a.c.d": 2, "e": [1]}

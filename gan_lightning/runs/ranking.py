@@ -116,12 +116,13 @@ def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[R
             config = read_config(file)
             if OmegaConf.select(config, "trainer.fast_dev_run"):  # a trial of the code, not a run
                 continue
-            seed = cast(dict[Any, Any], OmegaConf.to_container(config)).get("seed")
+            content = cast(dict[Any, Any], OmegaConf.to_container(config))
+            seed, key = content.get("seed"), repr(sorted(setting(content).items()))
             run = read_run(file.parent.parent, repr(seed) if isinstance(seed, list | dict) else seed, metric)
         except (OSError, ValueError) as error:  # a disk that was full, a run of others: one must not cost the table
             log.warning("%s is left out: %s", shorten(file.parent.parent), " ".join(str(error).split()))
             continue
-        groups.setdefault(setting(config), []).append(run)
+        groups.setdefault(key, []).append(run)
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
     return sorted(

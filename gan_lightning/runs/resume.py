@@ -11,10 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import groups, python, shorten, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
-from gan_lightning.runs.identity import role
+from gan_lightning.runs.identity import role_of
 from gan_lightning.runs.place import epochs_done
 from gan_lightning.runs.typed import as_argument, quote
 
+MAY_CHANGE = ("observes", "scores", "place")
+LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # of a run: a schedule may depend on it
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
@@ -48,14 +50,13 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
             continue
         if key in groups():
             if chosen.get(key) != override.value():
-                may_change = role(key) != "trains"
-                refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if may_change else text)
-        elif role(key) in ("observes", "scores", "place"):
+                watching = role_of(key) != "trains"
+                refused.append(f"{text} (single keys of it may change: {key}.<key>=…)" if watching else text)
+        elif role_of(key) in MAY_CHANGE:
             kept.append(text)
         elif override.is_delete() or not _is_same(config, key, override.value()):
-            moves_end = key in ("trainer.max_epochs", "trainer.max_steps")  # the end that schedules know
-            may_change = role(key) == "ends" and not (moves_end and has_end_in_schedule(config))
-            (kept if may_change else refused).append(text)
+            may_move = key not in LENGTH or not has_end_in_schedule(config)
+            (kept if role_of(key) == "ends" and may_move else refused).append(text)
     folders = ("hydra.run.dir", "trainer.default_root_dir")
     elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.files import python, shorten
 from gan_lightning.metrics.better import Direction, direction_of
-from gan_lightning.runs.identity import compared, flatten
+from gan_lightning.runs.identity import setting
 from gan_lightning.runs.lock import is_locked
 from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.runs.typed import as_argument
@@ -106,8 +106,9 @@ class StudySweeper(Sweeper):
 
     def _identity(self, space: Space) -> dict[str, Any]:
         """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
-        settings = compared(flatten(cast(dict[str, Any], OmegaConf.to_container(self.base, resolve=False))))
-        same = {key: value for key, value in settings.items() if key not in space}
+        base = cast(dict[Any, Any], OmegaConf.to_container(self.base, resolve=False))
+        keys = {"seed": self.base.seed, **setting(base)}
+        same = {key: value for key, value in keys.items() if key not in space}
         asked = {f"sweep.{name}": self.config.sweep[name] for name in ("metric", "seeds")}
         asked["sweep.direction"] = study_direction(self.config.sweep)
         return json.loads(json.dumps({**same, **asked, "sweep.space": space}))
