@@ -126,6 +126,12 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def one_line(message: object) -> str:
+    """The lines of a text side by side; blanks inside a line stay, since a path may have several."""
+    return " ".join(filter(None, map(str.strip, str(message).splitlines())))
+
+
 def say(line: str) -> None:
+    """Print to stderr, after all that was printed to stdout before."""
     sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """The way into a command: what people read when they ask, and when they err."""
 
+import copy
 import errno
+import json
 import logging
 import os
 import re
@@ -11,15 +13,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, RunCli
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from gan_lightning.cli.arguments import _none_for
-from gan_lightning.cli.errors import UsageError, explain, suggest_keys
-from gan_lightning.cli.numbers import check_whole_numbers
+from gan_lightning.cli.checks import check_numbers
+from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.runs.folder import check_new
@@ -162,8 +167,13 @@ def fail_here(
     ("override", "line"),
     [
         ("data.batch_size=0", "data.batch_size=0"),
-        ("latent_dim=abc", "latent_dim=abc: 'abc' is not a number; conf/ has latent_dim=100"),
-        ("optimizer.generator.lr=-1", "optimizer.generator.lr=-1"),
+        ("latent_dim=abc", "latent_dim=abc must be a whole number"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc must be a whole number"),
+        ("optimizer.generator.lr=big", "optimizer.generator.lr=big must be a number"),
+        ("optimizer.generator.lr=-1", "optimizer.generator.lr=-1: Invalid learning rate: -1"),
+        ("optimizer.generator.lr=-1e-3", "optimizer.generator.lr=-1e-3: Invalid learning rate: -0.001"),
+        ("penalty.weight=-1", "penalty.weight=-1"),
+        ("trainer.precision=fp17", "trainer.precision=fp17: "),
         ("+trainer.foo=1", "trainer.foo: lightning.pytorch.trainer.trainer.Trainer has no such argument"),
         ("+model.generator.hiden=1", "model.generator.hiden: gan_lightning.models.mlp.Generator has no such argument"),
         ("trainer.accelerator=tpx", "trainer.accelerator=tpx: "),
@@ -338,14 +348,18 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
     assert line.startswith("/read/only: permission denied; choose another folder with hydra.run.dir=")
 
 
-def test_a_value_error_of_this_package_is_shown_as_it_is_and_a_foreign_one_with_its_override() -> None:
-    def foreign() -> None:
-        raise ValueError("Invalid beta: 7")
-
-    with pytest.raises(ValueError) as caught:
-        foreign()
-    assert explain(caught.value, overrides=["seed=1", "beta=7"]) == "beta=7: Invalid beta: 7"
-    assert explain(caught.value) == "ValueError: Invalid beta: 7"
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("n=0 must be 1 or more"), "n=0 must be 1 or more"),
+        (FloatingPointError("the loss is NaN"), "the loss is NaN"),
+        (json.JSONDecodeError("Expecting value", "", 0), "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+        (TypeError("a bug"), "TypeError: a bug"),
+    ],
+)
+def test_what_a_value_error_says_is_for_the_user_and_other_errors_are_bugs(error: Exception, line: str) -> None:
+    assert explain(error) == line
+    assert is_bug(error) == (line != str(error))
 
 
 def test_suggestions_prefer_the_same_last_part_in_the_same_block() -> None:
@@ -378,13 +392,13 @@ def test_a_whole_number_that_is_typed_as_another_is_named_before_anything_is_bui
     compose: Callable[..., DictConfig], args: str, key: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(key)}"):
-        check_whole_numbers(compose(*args.split()), "train")
+        check_numbers(compose(*args.split()), "train")
 
 
 def test_whole_numbers_and_fractions_stay_as_they_are_in_every_recipe(compose: Callable[..., DictConfig]) -> None:
     for recipe in options("experiment"):
-        check_whole_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
-    check_whole_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
+        check_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
+    check_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +409,7 @@ def test_every_command_checks_its_whole_numbers(
     compose: Callable[..., DictConfig], command: str, override: str, key: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{key}=.* must be a whole number"):
-        check_whole_numbers(compose(override, config_name=command, small=False), command)
+        check_numbers(compose(override, config_name=command, small=False), command)
 
 
 @pytest.mark.parametrize(
@@ -404,14 +418,75 @@ def test_every_command_checks_its_whole_numbers(
         ('empty(): failed to unpack the object at pos 2 with error "got float"', ["seed=2", "latent_dim=1e2"], None),
         ("SWA currently works with 1 `optimizer`.", ["trainer.max_epochs=1"], None),
         ("Invalid learning rate: -1", ["seed=1", "optimizer.generator.lr=-1"], "optimizer.generator.lr=-1"),
-        ("Precision 'fp16' is invalid", ["trainer.precision=fp16"], "trainer.precision=fp16"),
+        ("Invalid learning rate: -0.001", ["optimizer.generator.lr=-1e-3"], "optimizer.generator.lr=-1e-3"),
+        ("Precision 'fp16' is invalid", ["trainer.precision='fp16'"], "trainer.precision='fp16'"),
         ("a stack of 3 of 4 devices", ["n_critic=4", "trainer.devices=4"], "trainer.devices=4"),
     ],
 )
-def test_a_number_in_a_message_is_not_taken_for_a_setting_that_it_does_not_speak_of(
+def test_a_foreign_error_is_blamed_on_the_one_setting_that_it_quotes(
     message: str, overrides: list[str], blamed: str | None
 ) -> None:
-    assert explain(TypeError(message), overrides=overrides) == f"{blamed or 'TypeError'}: {message}"
+    with pytest.raises(ValueError) as caught:
+        raise ValueError("the optimizer cannot be made") from TypeError(message)
+    line = f"{blamed}: {message}" if blamed else "the optimizer cannot be made"
+    assert explain(caught.value, overrides=overrides) == line
+
+
+class Penalty:
+    def __init__(self, weight: float, schedule: object = None) -> None:
+        if weight < 0:
+            raise ValueError(f"weight={weight} must be positive")
+        if weight > 10:
+            raise ValueError(f"penalty.weight={weight} must be 10 or less")
+
+
+class Gan:
+    def __init__(self, penalty: object, n_critic: int, generator: object) -> None:
+        if n_critic < 1:
+            raise ValueError(f"n_critic={n_critic} must be 1 or more")
+        if generator == "mlp":
+            raise ValueError("generator: it takes no labels")
+        if generator == "foreign":
+            raise ValueError("no words of ours")
+
+
+GAN_BLOCK = {
+    "n_critic": 1,
+    "weight": 1.0,
+    "penalty": {"_target_": "test_cli.Penalty", "weight": "${weight}"},
+    "model": {"generator": "other"},
+    "gan": {
+        "_target_": "test_cli.Gan",
+        "penalty": "${penalty}",
+        "n_critic": "${n_critic}",
+        "generator": "${oc.select:model.generator,null}",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "block", "line"),
+    [
+        ({"penalty": {"weight": -1}}, "gan", "penalty.weight=-1 must be positive"),
+        ({"penalty": {"weight": -1}}, "penalty", "penalty.weight=-1 must be positive"),
+        ({"penalty": {"weight": 11}}, "gan", "penalty.weight=11 must be 10 or less"),
+        ({"weight": -1}, "gan", "weight=-1 must be positive"),
+        ({"n_critic": 0}, "gan", "n_critic=0 must be 1 or more"),
+        ({"model": {"generator": "mlp"}}, "gan", "model.generator: it takes no labels"),
+        ({"model": {"generator": "foreign"}}, "gan", "gan: no words of ours"),
+        (
+            {"penalty": {"wight": 1}},
+            "gan",
+            "penalty.wight: test_cli.Penalty has no such argument; did you mean weight?",
+        ),
+    ],
+)
+def test_an_argument_that_is_refused_gets_the_key_that_was_typed(changed: Any, block: str, line: str) -> None:
+    config = OmegaConf.merge(GAN_BLOCK, changed)
+    assert isinstance(config, DictConfig)
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(copy.deepcopy(config)[block])  # which resolves references in place
+    assert explain(refused.value, config=config).startswith(line)
 
 
 @pytest.mark.parametrize(
