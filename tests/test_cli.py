@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from gan_lightning.cli.arguments import _none_for
+from gan_lightning.cli.arguments import _none_for, read_argv
 from gan_lightning.cli.checks import check_numbers
 from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
@@ -118,7 +118,7 @@ def test_torch_is_not_imported_before_the_config_stands(run_cli: RunCli, module:
         ),
         ("resume=a=b", "resume=a=b: there is no file a=b"),
         ("resume=runs/a,b", "resume=runs/a,b: there is no file runs/a,b"),
-        ("hydra.job.chdir=True", "hydra.job.chdir=True: paths are meant from the folder where a command is typed"),
+        ("hydra.job.chdir=True", "hydra.job.chdir=True: paths start at the folder where you type the command"),
         ("data.root=\udce4", "'data.root=\\udce4' is not UTF-8; rename it"),
         ("seed=0,1", "seed=0,1: several values; add -m to run each"),
         ("+seed=1", "+seed: it is in the config already; leave out the +"),
@@ -245,6 +245,14 @@ def test_a_debugging_user_gets_the_error_itself(
     monkeypatch.setattr(sys, "argv", ["gan_lightning", *fail])
     with pytest.raises(TypeError, match="HYDRA_FULL_ERROR=1"):
         main()
+
+
+def test_a_debugging_user_s_numbers_are_checked_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "trainer=debug", "n_critic=2.5", "hydra.run.dir=run"])
+    with pytest.raises(ValueError, match=r"^n_critic=2\.5 must be a whole number$"):
+        train()
 
 
 def test_a_full_disk_is_one_line_that_says_what_is_left(tmp_path: Path) -> None:
@@ -505,6 +513,14 @@ def test_what_cannot_be_taken_away_is_one_line(key: str) -> None:
         _none_for(f"~{key}", "train")
 
 
+def test_a_resumed_run_is_asked_about_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("gan_lightning.runs.resume.resumed_overrides", asked.append)
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "resume=run", "~penalty"])
+    assert read_argv("train").overrides[:2] == ["resume=run", "penalty=none"]
+    assert asked == [["resume=run", "~penalty"]]
+
+
 def test_a_single_key_that_is_taken_away_and_missed_is_named() -> None:
     with pytest.raises(ConfigAttributeError) as caught:
         config = OmegaConf.create({"trainer": {}})
@@ -521,14 +537,14 @@ def test_a_single_key_that_is_taken_away_and_missed_is_named() -> None:
         ({"WORLD_SIZE": "2"}, ""),  # a training says more
         ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, ""),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, ""),
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x in the environment is no number; unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x in the environment is not a number; unset WORLD_SIZE"),
         ({"RANK": "-1"}, "unset RANK"),
         ({"SLURM_STEP_NUM_TASKS": "two"}, "unset SLURM_STEP_NUM_TASKS"),
         ({"LOCAL_RANK": "0"}, "left over from a launcher"),
         ({"LOCAL_RANK": "1"}, "unset LOCAL_RANK"),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR, MASTER_PORT as well; unset RANK"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR, MASTER_PORT; unset RANK"),
         ({"SLURM_PROCID": "1"}, "unset SLURM_PROCID"),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_ID, SLURM_STEP_ID as well"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_ID, SLURM_STEP_ID; unset"),
         ({"WORLD_SIZE": "1", "RANK": "3", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, "unset RANK WORLD_SIZE"),
     ],
 )

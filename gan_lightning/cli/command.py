@@ -31,7 +31,7 @@ from gan_lightning.cli.checks import check_numbers
 from gan_lightning.cli.errors import JobsFailed, UsageError, another_ended, explain, explain_composition, is_bug
 from gan_lightning.cli.help import help_text
 from gan_lightning.cli.log import log_warnings
-from gan_lightning.cli.processes import check_launcher, end_with_parent, parent_ends, rank
+from gan_lightning.cli.processes import FULL_ERROR, check_launcher, end_with_parent, parent_ends, rank
 from gan_lightning.files import BYTES, conf_dir, shorten
 from gan_lightning.runs.folder import typed_overrides
 from gan_lightning.runs.name import run_name
@@ -41,7 +41,6 @@ from gan_lightning.terminal import Outlet, open_outlets, say, use_utf_8
 log = logging.getLogger(__name__)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:

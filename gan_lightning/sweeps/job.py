@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from gan_lightning.cli.processes import without_launcher
 from gan_lightning.files import shorten
 from gan_lightning.runs.folder import typed_overrides
 from gan_lightning.runs.resume import OBSERVERS
@@ -33,8 +34,6 @@ LONGEST_PLACE = 40  # letters of the folder of a socket, whose path the system c
 
 # Forked from a process that has imported what takes long; where forks are not safe, started anew.
 PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
-OF_A_CLUSTER = ("SLURM_", "TORCHELASTIC_")  # Lightning would wait for ranks that srun or torchrun started
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -267,12 +266,8 @@ def omp_num_threads(threads: int) -> str:
 
 
 def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
-    """The user's environment, without what a launcher of processes has left in it."""
-    values = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in OF_A_LAUNCHER and not name.startswith(OF_A_CLUSTER)
-    }
+    """The user's environment with the threads and GPUs of a job, and without a launcher's variables."""
+    values = without_launcher(os.environ)
     values["OMP_NUM_THREADS"] = omp_num_threads(threads)
     if gpus:
         values["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
