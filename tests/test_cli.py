@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from gan_lightning.cli.arguments import _none_for, read_argv
-from gan_lightning.cli.checks import check_numbers
+from gan_lightning.cli.checks import check, check_numbers
 from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
@@ -407,6 +407,37 @@ def test_whole_numbers_and_fractions_stay_as_they_are_in_every_recipe(compose: C
     for recipe in options("experiment"):
         check_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
     check_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("seed=-1", "seed=-1 must be a whole number, 0 or more"),
+        ("latent_dim=0", "latent_dim=0 must be a whole number, 1 or more"),
+        ("data.image_shape=[28]", "data.image_shape=[28] must be channels, height, width"),
+        ("+schedule@penalty.schedule=cosine penalty=none", "penalty={schedule: …}: penalty=none has no settings"),
+        ("penalty.schedule=cosine", "penalty.schedule=cosine: the option of a group inside"),
+        ("trainer.precision=fp16", "trainer.precision=fp16 is not supported"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: there is nothing to train"),
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0: there is nothing to train"),
+        ("+trainer.max_time='00:00:00:00'", "trainer.max_time=00:00:00:00: there is no time to train"),
+        ("+trainer.max_time={hours:0}", "trainer.max_time={'hours': 0}: there is no time to train"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0 must be 1 or more"),
+        ("+trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val=0.5: Lightning cannot clip"),
+        ("+trainer.plugins=[]", "trainer.plugins has no effect"),
+    ],
+)
+def test_a_setting_of_a_training_that_cannot_be_used_is_named(
+    compose: Callable[..., DictConfig], override: str, line: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
+        check(compose(*override.split(), small=False))
+
+
+def test_settings_of_every_recipe_are_accepted(compose: Callable[..., DictConfig]) -> None:
+    for recipe in options("experiment"):
+        check(compose(f"experiment={recipe}", small=False))
+    check(compose("+trainer.max_time='00:00:30:00'", "trainer.check_val_every_n_epoch=null", small=False))
 
 
 @pytest.mark.parametrize(

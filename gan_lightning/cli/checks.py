@@ -140,7 +140,6 @@ def check(config: DictConfig) -> None:
         if part and "_target_" not in part:
             raise ValueError(f"{group}={{{', '.join(part)}: …}}: {group}=none has no settings; choose a {group}")
     _check_trainer(config.trainer)
-    _check_callbacks(config)
 
 
 def _check_schedules(config: DictConfig) -> None:
@@ -174,32 +173,3 @@ def _check_trainer(trainer: DictConfig) -> None:
     for key, instead in NOT_OF_THE_TRAINER.items():
         if key in trainer:
             raise ValueError(f"trainer.{key} has no effect; {instead}")
-
-
-def _check_callbacks(config: DictConfig) -> None:
-    blocks = {name: block for name, block in config.callbacks.items() if block}
-    for name, block in blocks.items():
-        monitor = str(block.get("monitor"))
-        if monitor.startswith("metrics/") and not config.metrics:
-            raise ValueError(f"callbacks.{name}.monitor={monitor}: metrics=none has no scores; choose other metrics")
-
-    from lightning.pytorch.callbacks import (
-        LearningRateMonitor,
-        ProgressBar,
-        StochasticWeightAveraging,
-        WeightAveraging,
-    )
-
-    bars = []
-    for name, block in blocks.items():
-        kind: Any = object
-        with contextlib.suppress(Exception):  # whoever builds it says what is wrong with it
-            kind = hydra.utils.get_class(block["_target_"])
-        if issubclass(kind, LearningRateMonitor) and not config.logger:
-            raise ValueError(f"callbacks.{name}: logger=none draws no curves; choose a logger, or leave it out")
-        if issubclass(kind, StochasticWeightAveraging | WeightAveraging):
-            raise ValueError(f"callbacks.{name} averages the weights of one network alone; use ema")
-        if issubclass(kind, ProgressBar):
-            bars.append(name)
-    if len(bars) > 1:
-        raise ValueError(f"callbacks.{bars[-1]}: there is a progress bar already; add ~callbacks.{bars[0]}")
