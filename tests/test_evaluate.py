@@ -128,7 +128,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_drawn(
     monkeypatch.setattr("gan_lightning.runs.checkpoint.load_gan", lambda file: pytest.fail("work for nothing"))
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    with pytest.raises(ValueError, match=f"^out={tmp_path}/{name}.* is no folder; choose another place with out=…$"):
+    with pytest.raises(ValueError, match=f"^out={tmp_path}/{name}.* is not a folder; choose another place with out=…$"):
         evaluate(f"ckpt={run}", f"out={tmp_path}/{name}")
 
 

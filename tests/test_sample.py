@@ -85,7 +85,7 @@ def test_checkpoint_outside_of_a_run_puts_the_picture_beside_it(run, sample, tmp
 
 @pytest.mark.parametrize("name", ["picture.npy", "walk.gif"])
 def test_a_name_of_another_format_is_refused(run, sample, tmp_path, name):
-    with pytest.raises(ValueError, match=f"named as another format than format=png; add format={name[-3:]}"):
+    with pytest.raises(ValueError, match=f"has the suffix of another format than format=png; add format={name[-3:]}"):
         sample(f"ckpt={run[0]}", "n=2", f"out={tmp_path}/{name}")
 
 
@@ -112,7 +112,7 @@ def test_what_is_no_place_for_a_file_is_refused_before_anything_is_drawn(
     before = sorted(tmp_path.iterdir())
     out = f"{tmp_path}/{name}".replace(".png", f".{format}")
     with pytest.raises(
-        ValueError, match=rf"^out={out}.* (is a device or a pipe, .*name a file|is no folder; .*out=…)$"
+        ValueError, match=rf"^out={out}.* (is a device or a pipe, .*name a file|is not a folder; .*out=…)$"
     ):
         sample(f"ckpt={run[0]}", "n=2", f"format={format}", f"out={out}")
     assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()

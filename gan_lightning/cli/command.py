@@ -1,4 +1,4 @@
-"""The way into every command: compose the config, run the job, say in one line what went wrong.
+"""The way into every command: compose the config, run the job, explain an error in one line.
 
     @command("train")               # conf/train.yaml
     def main(config): ...
@@ -71,7 +71,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     """Run one job, or with -m several, and return the exit code of the process."""
     OmegaConf.register_new_resolver("run_name", lambda: run_name(rank()), replace=True, use_cache=True)
-    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty is as good as not set
+    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty means not set
         os.environ.pop("GAN_LIGHTNING_DATA", None)
     debugging = os.environ.get(FULL_ERROR) == "1"
     failed: list[Exception] = []
@@ -111,7 +111,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         return 0
     os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
     exit_code = _start(start(job), args, config_name)
-    return FAILED if failed else exit_code
+    return getattr(failed[-1], "exit_code", FAILED) if failed else exit_code
 
 
 def _start(hydra_main: Callable[[], None], args: argparse.Namespace, config_name: str) -> int:

@@ -1,6 +1,6 @@
-"""An error -> one line for people: the key, the value and what to do.
+"""Turn an error into one line for people: the key, the value and what to do.
 
-Only names and texts of torch's and Lightning's errors are looked at, neither is imported.
+torch and Lightning are not imported: their errors are known by the names of their classes and by their texts.
 """
 
 import contextlib
@@ -161,13 +161,13 @@ def _explain_argument(target: str, argument: str) -> str:
 
 
 def _leave_out(key: str, overrides: Sequence[str]) -> str:
-    """How, where an argument stands in conf/, and was not typed."""
+    """How to leave out an argument that comes from conf/; empty for one that was typed."""
     typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
     return "" if typed else f"; ~{key} leaves out what conf/ has"
 
 
 def arguments(target: str) -> list[str]:
-    """Of a class or function; none where it cannot be found."""
+    """The names of a class's or function's arguments; empty if it cannot be found."""
     with contextlib.suppress(Exception):
         return list(inspect.signature(hydra.utils.get_object(target)).parameters)
     return []
@@ -197,7 +197,7 @@ def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[st
         return f"{name}: {reason}; make it readable, or name another file"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         files = (part for part in _upwards(path) if os.path.exists(part) and not os.path.isdir(part))
-        reason = next((f"{shorten(part)} is no folder" for part in files), reason)
+        reason = next((f"{shorten(part)} is not a folder" for part in files), reason)
     if typed or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
         data = " (runs) or data.root=… (data)" if place == "hydra.run.dir" and not typed else ""
         return f"{name}: {reason}; choose another folder with {place}=…{data}"
@@ -205,7 +205,7 @@ def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[st
 
 
 def _typed_for(path: str | Path, overrides: Iterable[str]) -> str | None:
-    """The override that names this file, else the nearest folder above it that the command writes to."""
+    """The override that names this file, or else the nearest folder above it that the command writes to."""
     for part in _upwards(path):
         for override in overrides:
             read = override.lstrip("+").startswith(("ckpt=", "resume=", "runs=")) and part != _upwards(path)[0]
@@ -250,7 +250,7 @@ def _value(override: str) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What a constructor raised, inside Hydra's wrapping."""
+    """The error that a constructor raised, without Hydra's wrapping."""
     while isinstance(error, InstantiationException) and error.__cause__:
         error = error.__cause__
     return error
@@ -260,7 +260,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def explain_composition(error: Exception, config_name: str, overrides: list[str], folder: Path) -> str:
-    """What is wrong with the overrides of a command. `folder` is where its config comes from."""
+    """Say what is wrong with the overrides of a command, whose config comes from `folder`."""
     if isinstance(error, OverrideParseException):
         return explain_syntax(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -278,7 +278,7 @@ def explain_composition(error: Exception, config_name: str, overrides: list[str]
         if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error)):
             return f"{found[1]}={found[2]}: several values; add -m to run each, or write {found[1]}=[{found[2]}]"
         if found := re.match(r"Could not append to config. An item is already at '(.+?)'", str(error)):
-            return f"+{found[1]}: it is in the config already; leave out the +"
+            return f"+{found[1]}: the config already has it; leave out the +"
     if "Unknown plugin class" in str(error):
         chosen = next((override for override in overrides if override.startswith("hydra/launcher=")), "hydra/launcher")
         return f"{chosen}: it is not installed; pip install 'gan-lightning[slurm]'"
@@ -296,7 +296,7 @@ def explain_syntax(override: str) -> str:
 
 
 def explain_flag(message: str, flags: Iterable[str], config_name: str) -> str:
-    """argparse's message; for an unknown flag also what may be meant."""
+    """argparse's message; for an unknown flag with a suggestion."""
     found = re.match(r"unrecognized arguments: (-[^\s=]+)=?(\S*)", message)
     if not found:
         return message
@@ -337,12 +337,12 @@ def _explain_key(key: str, config_name: str, overrides: list[str], folder: Path)
 
 
 def explain_clipping(norm: object) -> str:
-    """For Lightning's own key, which is well known and would be taken."""
+    """The message for Lightning's own key, which many people know and would type."""
     return f"trainer.gradient_clip_val={norm}: Lightning cannot clip for two optimizers; use max_gradient_norm={norm}"
 
 
 def suggest_keys(word: str, keys: Iterable[str]) -> list[str]:
-    """Up to three keys that may be meant: of the same last part, else similar, else similar at their end."""
+    """Suggest up to three keys: with the same last part, or else similar, or else with a similar last part."""
     keys = list(dict.fromkeys(keys))
     last = {key: key.rpartition(".")[2] for key in keys}
     tail = word.rpartition(".")[2]
@@ -354,7 +354,7 @@ def suggest_keys(word: str, keys: Iterable[str]) -> list[str]:
 
 
 def _compose(folder: Path, config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """The config without the override that failed; without any where the others fail as well."""
+    """Compose the config with these overrides, or with none if they fail too."""
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         for attempt in (overrides, []):
             with contextlib.suppress(Exception):
@@ -363,7 +363,10 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> dict[str, 
 
 
 def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key that a user may type, blocks included. Those of `gan` only refer to others."""
     for key, value in config.items():
+        if key == "gan":
+            continue
         if key != "_target_":
             yield f"{prefix}{key}"
         if isinstance(value, dict):

@@ -21,12 +21,12 @@ NUMBERS = (*TOGETHER, "WORLD_SIZE", "NODE_RANK")
 
 
 def check_launcher() -> None:
-    """Remove a launcher's empty variables from the environment.
+    """Remove empty variables from the environment.
 
     Raises:
         UsageError: for a variable that is not a number, or is left over from a launcher of other processes.
     """
-    for name in NUMBERS:
+    for name in (*NUMBERS, "SOURCE_DATE_EPOCH"):  # torch reads the last one when it is imported
         if (value := os.environ.get(name)) == "":
             del os.environ[name]
         elif value and not value.isdecimal():

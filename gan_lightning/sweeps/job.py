@@ -80,17 +80,17 @@ class Runner:
             gpus: as in CUDA_VISIBLE_DEVICES; empty: all that the sweep sees.
         """
         self._wait_for_earlier(job.folder)
+        if run_state(job.folder).is_final:
+            return
         environment = job_environment(job.threads, gpus)
         for _ in range(1 + self.retries):
-            if run_state(job.folder).is_final:
-                return
             if (job.folder / "checkpoints" / "last.ckpt").exists():
                 self._run_once(job, [f"resume={quote(job.folder)}"], environment)
             else:
                 self._run_from_start(job, environment)
             if AT_END in run_state(job.folder).error and not self.stopping.is_set():
                 self._run_from_start(job, environment)  # it was killed between its last checkpoint and its scores
-            if self.stopping.is_set():
+            if self.stopping.is_set() or run_state(job.folder).is_final:
                 return
 
     def _wait_for_earlier(self, folder: Path) -> None:
