@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_lightning.cli.checks import check_values, one_of
 from gan_lightning.cli.command import command
 from gan_lightning.files import check_suffix
 from gan_lightning.terminal import working
@@ -19,16 +20,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INPUTS = ["z", "labels"]  # the second one of a conditional generator only
+INPUTS = ["z", "labels"]  # labels: of a conditional generator only
 NAMES = {"onnx": "generator.onnx", "torch": "generator.pt2"}
-NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by torch's exporter, and to try what it wrote
+NEEDED = ("onnx", "onnxscript", "onnxruntime")  # by torch's exporter, and to run the file once
 TOLERANCE = 1e-4  # of images in [-1, 1], where one step of 256 is 8e-3
 
 
 @command("export")
 def main(config: DictConfig) -> None:
-    if config.format not in NAMES:
-        raise ValueError(f"format={config.format} must be onnx or torch")
+    check_values(config, {"format": one_of(*NAMES)})
     check_suffix(config.out, config.format, {format: Path(name).suffix for format, name in NAMES.items()})
     missing = [name for name in NEEDED if find_spec(name) is None]
     if config.format == "onnx" and missing:
@@ -50,7 +50,7 @@ def main(config: DictConfig) -> None:
     if num_classes := gan.conditioning.num_classes:
         batches = [(z, torch.randint(num_classes, (len(z),), generator=noise)) for (z,) in batches]
 
-    with working(f"writing {out.name}, and trying what it makes"), written_whole(out) as part:
+    with working(f"writing {out.name}, and comparing its images"), written_whole(out) as part:
         write(gan.sampler, batches[-1], part, config.format)
         exported = load(part, config.format)
         difference = torch.cat([exported(*batch) - gan.generate(*batch) for batch in batches]).abs().max().item()
@@ -64,10 +64,10 @@ def main(config: DictConfig) -> None:
 
 
 def write(generator: nn.Module, inputs: tuple[Tensor, ...], path: Path, format: str) -> None:
-    """Trace the generator, and write it for any B.
+    """Trace the generator, and write it for any batch size B.
 
     Args:
-        inputs: (B, Z) latents; of a conditional generator (B,) labels as well.
+        inputs: (B, Z) latents; for a conditional generator also (B,) labels.
     """
     import torch
 
@@ -86,7 +86,7 @@ def write(generator: nn.Module, inputs: tuple[Tensor, ...], path: Path, format: 
             path,
             input_names=names,
             output_names=["images"],
-            # The labels' axis is found to be the same one; named as well it would be warned of.
+            # The exporter finds out that the axis of the labels is the same, and warns if it is named again.
             dynamic_shapes={name: {0: "batch" if name == "z" else torch.export.Dim.DYNAMIC} for name in names},
             dynamo=True,
             external_data=False,  # weights in the same file
@@ -95,7 +95,7 @@ def write(generator: nn.Module, inputs: tuple[Tensor, ...], path: Path, format: 
 
 
 def load(path: Path, format: str) -> Callable[..., Tensor]:
-    """What was written, as its user runs it: (B, Z) latents, and (B,) labels if conditional -> (B, C, H, W)."""
+    """Load the file as its user does: a function of (B, Z) latents, and (B,) labels if conditional -> (B, C, H, W)."""
     import torch
 
     if format == "torch":

@@ -1,4 +1,4 @@
-"""Where conf/ and other files are, how they are named for people, and files that are whole or not there."""
+"""Find conf/ and other folders, print paths, and write files whole or not at all."""
 
 import os
 import shlex
@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-BYTES = "surrogateescape"  # how a name that is no UTF-8 is written and printed: byte for byte
+BYTES = "surrogateescape"  # writes and prints a name that is not UTF-8 byte for byte
 
 
 def conf_dir() -> Path:
-    """The folder of YAML files that belongs to the imported package.
+    """The folder of YAML files of the imported package.
 
-    The checkout comes first: an editable install leaves a copy of conf/ in site-packages, which goes stale.
+    The checkout comes first: an editable install leaves a copy of conf/ in site-packages, which gets out of date.
     """
     for folder in (PACKAGE.parent / "conf", PACKAGE / "conf"):
         if (folder / "train.yaml").is_file():
@@ -24,15 +24,18 @@ def conf_dir() -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Where what was fetched, computed or trained once is kept: below GAN_LIGHTNING_DATA or ~/.cache/gan_lightning."""
+    """A folder for what is fetched, computed or trained once: below GAN_LIGHTNING_DATA or ~/.cache/gan_lightning."""
     return Path(os.environ.get("GAN_LIGHTNING_DATA") or "~/.cache/gan_lightning") / name
 
 
 def expand(path: str | Path, key: str) -> Path:
-    """A path with the home folder for `~`.
+    """Replace `~` by the home folder.
+
+    Args:
+        key: what sets the path, for the message.
 
     Raises:
-        ValueError: if the user has none, as in some containers; `key` is what sets the path.
+        ValueError: if the user has no home folder, as in some containers.
     """
     try:
         return Path(path).expanduser()
@@ -43,7 +46,7 @@ def expand(path: str | Path, key: str) -> Path:
 
 
 def groups() -> list[str]:
-    """Every folder of conf/ that holds options: data, model, … but not Hydra's own."""
+    """Every folder of conf/ with options: data, model, …, without Hydra's own."""
     folders = {path.parent.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")}
     return sorted(group for group in folders if group != "." and not group.startswith("hydra/"))
 
@@ -54,7 +57,7 @@ def options(group: str) -> list[str]:
 
 
 def python() -> str:
-    """This interpreter as it can be typed here: `python` where that is it, else its path, such as .venv/bin/python."""
+    """How to type this interpreter: `python` if that starts it, or else its path, such as .venv/bin/python."""
     found = shutil.which("python")
     if found and Path(found).parent.absolute() == Path(sys.executable).parent:
         return "python"
@@ -62,7 +65,7 @@ def python() -> str:
 
 
 def shorten(path: str | Path) -> str:
-    """The path as people type it: relative to the working folder where it lies below it."""
+    """The path relative to the working folder, if it is inside."""
     path = Path(path)
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
@@ -77,33 +80,33 @@ def written_whole(path: Path) -> Iterator[Path]:
         ValueError: if something is there that a file must not replace.
     """
     check_replaceable(path)
-    path = Path(os.path.realpath(path))  # a link stays one, and its target is written
+    path = Path(os.path.realpath(path))  # a link stays a link; its target is written
     path.parent.mkdir(parents=True, exist_ok=True)
     too_long = len(os.fsencode(path.name)) > 250  # of 255 bytes
     part = path.with_name(f"{path.name[:-5] if too_long else path.name}.part")
     try:
         yield part
         with part.open("rb") as file:
-            os.fsync(file.fileno())  # else a crash of the machine may leave the new name on an empty file
+            os.fsync(file.fileno())  # else a crash of the machine may leave an empty file of that name
         os.replace(part, path)
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) == str(part):
             error.filename, error.filename2 = str(path), None  # the name that people know
         raise
     finally:
-        with suppress(OSError):  # none is there, or the error above is the one to be told
+        with suppress(OSError):  # it is gone, or the error above matters more
             part.unlink()
 
 
 def output_path(typed: str | None, default: Path, example: str | None) -> Path:
-    """What `out=` names, looked at before the work that is written there.
+    """The path that `out=` names, checked before the work begins.
 
     Args:
-        default: where nothing is typed.
-        example: a name for a file; None: a folder is meant.
+        default: the path if nothing is typed.
+        example: a name for the file; None if `out=` names a folder.
 
     Raises:
-        ValueError: for a folder in the place of a file, a file in the place of a folder, and what is neither.
+        ValueError: if the path is a folder instead of a file or the other way round, or cannot be written to.
     """
     path = expand(str(typed), "out") if typed else default
     shown = f"out={typed or path}"
@@ -114,7 +117,7 @@ def output_path(typed: str | None, default: Path, example: str | None) -> Path:
     folders = path.parents if example else (path, *path.parents)
     if blocking := next((place for place in folders if place.exists() and not place.is_dir()), None):
         where = shown if blocking == path else f"{shown}: {blocking}"
-        raise ValueError(f"{where} is no folder; choose another place with out=…")
+        raise ValueError(f"{where} is not a folder; choose another place with out=…")
     real = Path(os.path.realpath(path))
     existing = next(place for place in (real, *real.parents) if place.is_dir())
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -123,13 +126,13 @@ def output_path(typed: str | None, default: Path, example: str | None) -> Path:
 
 
 def check_suffix(typed: str | None, format: str, suffixes: dict[str, str]) -> None:
-    """Raises ValueError where `out=` is named as something else than what `format=` writes."""
+    """Raise ValueError if the suffix of `out=` belongs to another format than `format=`."""
     path = Path(str(typed or ""))
     suffix, own = path.suffix.lower(), suffixes[format]
     if suffix in ("", own) or suffix[1:].isdigit() or path.is_dir():  # truncation_0.7; output_path tells of folders
         return
     if meant := [name for name in suffixes if suffixes[name] == suffix]:
-        raise ValueError(f"out={typed} is named as another format than format={format}; add format={meant[0]}")
+        raise ValueError(f"out={typed} has the suffix of another format than format={format}; add format={meant[0]}")
     raise ValueError(
         f"out={typed}: format={format} does not write {suffix} files; name it {path.with_suffix(own)} "
         f"(formats: {', '.join(suffixes)})"
@@ -137,6 +140,6 @@ def check_suffix(typed: str | None, format: str, suffixes: dict[str, str]) -> No
 
 
 def check_replaceable(path: Path, shown: str | None = None) -> None:
-    """Raises ValueError for a device, a pipe or a socket, at once or behind links: a file would take its place."""
+    """Raise ValueError for a device, a pipe or a socket, also behind links: a file would replace it."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{shown or path} is a device or a pipe, which a file would replace; name a file")

@@ -1,4 +1,4 @@
-"""Rank runs: runs below a folder -> a table in the terminal, leaderboard.csv and leaderboard.html."""
+"""Rank the runs below a folder: a table in the terminal, leaderboard.csv and leaderboard.html."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
     if not rows:
         raise ValueError(f"runs={config.runs}: there is no run below it; name a folder such as outputs")
     check_metric(rows, config.metric)
-    beside = runs / "leaderboard" if (runs / SWEEP_LOG).exists() else runs  # a sweep has files of those names itself
+    beside = runs / "leaderboard" if (runs / SWEEP_LOG).exists() else runs  # a sweep's folder has its own
     out = output_path(config.out, beside, example=None)
     files = show(rows, config.metric, out, title=str(config.runs), most=config.most)
     log.info("%s", "\n".join(shorten(file) for file in files))

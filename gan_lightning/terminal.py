@@ -1,4 +1,4 @@
-"""What a command prints: UTF-8 whatever the locale, and no end to the work where nobody can read it."""
+"""Print in UTF-8 whatever the locale, and go on working if nobody can read it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gan_lightning.files import BYTES
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDTH = 160  # characters of a table that goes to a file or a pipe, which has no edge
+WIDTH = 160  # characters of a table in a file or a pipe
 
 
 class Outlet(io.RawIOBase):
-    """A stream whose reader may go away (`| head -1`) and whose disk may be full: what cannot be written is dropped.
+    """A stream that drops what cannot be written: its reader may go away (`| head -1`), its disk may be full.
 
     Args:
-        raw: the stream below it, of bytes, without a buffer.
+        raw: the stream to write to, of bytes, without a buffer.
     """
 
     def __init__(self, raw: Any) -> None:
@@ -47,33 +47,33 @@ class Outlet(io.RawIOBase):
 
     @property
     def is_full(self) -> bool:
-        """Was something lost that somebody would have read?"""
+        """Was something lost because the disk is full?"""
         return self.error is not None and self.error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def use_utf_8() -> None:
-    """Start this command anew in Python's UTF-8 mode, where the locale has the names of files in another encoding.
+    """Restart this command in Python's UTF-8 mode, if the locale names files in another encoding.
 
-    Libraries write UTF-8: TensorBoard's event file would lie in another folder, or nowhere.
+    Libraries write UTF-8: TensorBoard's event file would end up in another folder, or nowhere.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     is_command = spec is not None and spec.name.startswith("gan_lightning")  # not a notebook or a test
     if is_command and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
-        os.environ["PYTHONUTF8"] = "1"  # of the processes that it starts as well
+        os.environ["PYTHONUTF8"] = "1"  # also for the processes that it starts
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def open_outlets() -> Outlet | None:
-    """Put an `Outlet` in the place of Python's own stdout and stderr, and the null device where one is closed.
+    """Replace Python's own stdout and stderr by an `Outlet`; one that is closed becomes the null device.
 
     Returns:
-        That of stdout; None where it is somebody else's (a notebook's, a test's).
+        The outlet of stdout; None if stdout is somebody else's (a notebook's, a test's).
     """
-    for number in range(3):  # else the next file that is opened takes the place, and gets what is printed
+    for number in range(3):  # else the next file that is opened gets its number, and what is printed
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # processes that are started have it too
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # child processes have it too
     found = None
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name)
@@ -87,7 +87,7 @@ def open_outlets() -> Outlet | None:
         text = io.TextIOWrapper(
             buffer,
             encoding="utf-8",
-            errors=BYTES,  # a file name that is no UTF-8 is printed byte for byte, and can be pasted
+            errors=BYTES,  # a file name that is not UTF-8 is printed byte for byte, and can be pasted
             line_buffering=bool(stream and stream.line_buffering),
             write_through=bool(stream and stream.write_through),
         )
@@ -96,7 +96,7 @@ def open_outlets() -> Outlet | None:
 
 
 def printer(**settings: Any) -> Console:
-    """For tables: as wide as the terminal, and of a fixed width elsewhere, whatever COLUMNS says."""
+    """A console for tables: as wide as the terminal; elsewhere of a fixed width, whatever COLUMNS says."""
     from rich.console import Console
 
     console = Console(**settings)
@@ -114,7 +114,7 @@ def format_seconds(seconds: float) -> str:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show that something takes its time, on a terminal only."""
+    """Show what the command is doing, on a terminal only."""
     from rich.console import Console
     from rich.text import Text
 
@@ -126,6 +126,12 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
+def one_line(message: object) -> str:
+    """The lines of a text side by side; blanks inside a line stay, since a path may have several."""
+    return " ".join(filter(None, map(str.strip, str(message).splitlines())))
+
+
 def say(line: str) -> None:
+    """Print to stderr, after all that was printed to stdout before."""
     sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)

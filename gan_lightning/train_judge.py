@@ -1,4 +1,4 @@
-"""Train the judge of a data set, and keep it where `load_judge` finds it by the data set's name."""
+"""Train the judge of a data set, and save it where `load_judge` finds it by the data set's name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_lightning.cli.checks import check_values, whole
 from gan_lightning.cli.command import command
 from gan_lightning.files import cache_folder, expand
 
@@ -23,17 +24,19 @@ log = logging.getLogger(__name__)
 
 @command("train_judge")
 def main(config: DictConfig) -> None:
+    check_values(config, {"seed": whole(0), "epochs": whole(1)})
+
     import torch
     from hydra.utils import instantiate
 
     from gan_lightning.data import StackedDataModule
 
     data = instantiate(config.data)
-    if data.name == "image_folder":  # what any folder is called: its judge would be asked of all others
+    if data.name == "image_folder":  # the default name of any folder, whose judge would score all others
         raise ValueError("data.name=image_folder: name the judge after your pictures, such as data.name=cats")
     if isinstance(data, StackedDataModule):
         raise ValueError(
-            f"data.name={data.name}: stacks need no judge of their own, that of their channels is asked: "
+            f"data.name={data.name}: stacks need no judge of their own, since their channels are judged one by one: "
             "metrics=stacked_mnist"
         )
     data.prepare_data()
@@ -66,13 +69,13 @@ def train_and_save(
     Args:
         data: fetched, images uint8 and labels int64.
         name: of the data set.
-        out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy are noted in the
-            pins.json beside it, by which `load_judge` knows a damaged file.
+        out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy go to pins.json next to it,
+            so that `load_judge` notices a damaged file.
         distortion: `affine` for drawings, `shift` for photographs, see `metrics/classifier.py`.
-        report: called with lines for people.
+        report: called with each line of progress.
 
     Raises:
-        ValueError: if out does not end in .safetensors, or all images are of one class.
+        ValueError: if `out` does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import output_path, written_whole
     from gan_lightning.metrics.classifier import train_judge
@@ -82,8 +85,6 @@ def train_and_save(
     path = output_path(str(out or ""), default if out else expand(default, "out"), example=f"{name}.safetensors")
     if path.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors")
-    if epochs < 1:
-        raise ValueError(f"epochs={epochs} must be a whole number, 1 or more")
     if not data.labels("train").any():
         raise ValueError(
             f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "

@@ -1,6 +1,8 @@
 """The way into a command: what people read when they ask, and when they err."""
 
+import copy
 import errno
+import json
 import logging
 import os
 import re
@@ -11,15 +13,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, RunCli
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from gan_lightning.cli.arguments import _none_for
-from gan_lightning.cli.errors import UsageError, explain, suggest_keys
-from gan_lightning.cli.numbers import check_whole_numbers
+from gan_lightning.cli.arguments import _none_for, read_argv
+from gan_lightning.cli.checks import check, check_numbers
+from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.runs.folder import check_new
@@ -113,10 +118,10 @@ def test_torch_is_not_imported_before_the_config_stands(run_cli: RunCli, module:
         ),
         ("resume=a=b", "resume=a=b: there is no file a=b"),
         ("resume=runs/a,b", "resume=runs/a,b: there is no file runs/a,b"),
-        ("hydra.job.chdir=True", "hydra.job.chdir=True: paths are meant from the folder where a command is typed"),
+        ("hydra.job.chdir=True", "hydra.job.chdir=True: paths start at the folder where you type the command"),
         ("data.root=\udce4", "'data.root=\\udce4' is not UTF-8; rename it"),
         ("seed=0,1", "seed=0,1: several values; add -m to run each"),
-        ("+seed=1", "+seed: it is in the config already; leave out the +"),
+        ("+seed=1", "+seed: the config already has it; leave out the +"),
         ("--halp", "unknown flag --halp; did you mean --help?"),
         ("--max-epochs=3", "unknown flag --max-epochs; settings are written key=value, as in trainer.max_epochs=3"),
         ("--config-name nope", "Cannot find primary config 'nope'"),
@@ -162,8 +167,13 @@ def fail_here(
     ("override", "line"),
     [
         ("data.batch_size=0", "data.batch_size=0"),
-        ("latent_dim=abc", "latent_dim=abc: 'abc' is not a number; conf/ has latent_dim=100"),
-        ("optimizer.generator.lr=-1", "optimizer.generator.lr=-1"),
+        ("latent_dim=abc", "latent_dim=abc must be a whole number"),
+        ("trainer.max_epochs=abc", "trainer.max_epochs=abc must be a whole number"),
+        ("optimizer.generator.lr=big", "optimizer.generator.lr=big must be a number"),
+        ("optimizer.generator.lr=-1", "optimizer.generator.lr=-1: Invalid learning rate: -1"),
+        ("optimizer.generator.lr=-1e-3", "optimizer.generator.lr=-1e-3: Invalid learning rate: -0.001"),
+        ("penalty.weight=-1", "penalty.weight=-1"),
+        ("trainer.precision=fp17", "trainer.precision=fp17: "),
         ("+trainer.foo=1", "trainer.foo: lightning.pytorch.trainer.trainer.Trainer has no such argument"),
         ("+model.generator.hiden=1", "model.generator.hiden: gan_lightning.models.mlp.Generator has no such argument"),
         ("trainer.accelerator=tpx", "trainer.accelerator=tpx: "),
@@ -235,6 +245,14 @@ def test_a_debugging_user_gets_the_error_itself(
     monkeypatch.setattr(sys, "argv", ["gan_lightning", *fail])
     with pytest.raises(TypeError, match="HYDRA_FULL_ERROR=1"):
         main()
+
+
+def test_a_debugging_user_s_numbers_are_checked_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "trainer=debug", "n_critic=2.5", "hydra.run.dir=run"])
+    with pytest.raises(ValueError, match=r"^n_critic=2\.5 must be a whole number$"):
+        train()
 
 
 def test_a_full_disk_is_one_line_that_says_what_is_left(tmp_path: Path) -> None:
@@ -338,14 +356,18 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
     assert line.startswith("/read/only: permission denied; choose another folder with hydra.run.dir=")
 
 
-def test_a_value_error_of_this_package_is_shown_as_it_is_and_a_foreign_one_with_its_override() -> None:
-    def foreign() -> None:
-        raise ValueError("Invalid beta: 7")
-
-    with pytest.raises(ValueError) as caught:
-        foreign()
-    assert explain(caught.value, overrides=["seed=1", "beta=7"]) == "beta=7: Invalid beta: 7"
-    assert explain(caught.value) == "ValueError: Invalid beta: 7"
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("n=0 must be 1 or more"), "n=0 must be 1 or more"),
+        (FloatingPointError("the loss is NaN"), "the loss is NaN"),
+        (json.JSONDecodeError("Expecting value", "", 0), "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+        (TypeError("a bug"), "TypeError: a bug"),
+    ],
+)
+def test_what_a_value_error_says_is_for_the_user_and_other_errors_are_bugs(error: Exception, line: str) -> None:
+    assert explain(error) == line
+    assert is_bug(error) == (line != str(error))
 
 
 def test_suggestions_prefer_the_same_last_part_in_the_same_block() -> None:
@@ -378,13 +400,44 @@ def test_a_whole_number_that_is_typed_as_another_is_named_before_anything_is_bui
     compose: Callable[..., DictConfig], args: str, key: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(key)}"):
-        check_whole_numbers(compose(*args.split()), "train")
+        check_numbers(compose(*args.split()), "train")
 
 
 def test_whole_numbers_and_fractions_stay_as_they_are_in_every_recipe(compose: Callable[..., DictConfig]) -> None:
     for recipe in options("experiment"):
-        check_whole_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
-    check_whole_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
+        check_numbers(compose(f"experiment={recipe}", "trainer.max_steps=20", small=False), "train")
+    check_numbers(compose("trainer.limit_train_batches=0.5", "ema.half_life_kimg=3"), "train")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("seed=-1", "seed=-1 must be a whole number, 0 or more"),
+        ("latent_dim=0", "latent_dim=0 must be a whole number, 1 or more"),
+        ("data.image_shape=[28]", "data.image_shape=[28] must be channels, height, width"),
+        ("+schedule@penalty.schedule=cosine penalty=none", "penalty={schedule: …}: penalty=none has no settings"),
+        ("penalty.schedule=cosine", "penalty.schedule=cosine: the option of a group inside"),
+        ("trainer.precision=fp16", "trainer.precision=fp16 is not supported"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: there is nothing to train"),
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0: there is nothing to train"),
+        ("+trainer.max_time='00:00:00:00'", "trainer.max_time=00:00:00:00: there is no time to train"),
+        ("+trainer.max_time={hours:0}", "trainer.max_time={'hours': 0}: there is no time to train"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0 must be 1 or more"),
+        ("+trainer.gradient_clip_val=0.5", "trainer.gradient_clip_val=0.5: Lightning cannot clip"),
+        ("+trainer.plugins=[]", "trainer.plugins has no effect"),
+    ],
+)
+def test_a_setting_of_a_training_that_cannot_be_used_is_named(
+    compose: Callable[..., DictConfig], override: str, line: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
+        check(compose(*override.split(), small=False))
+
+
+def test_settings_of_every_recipe_are_accepted(compose: Callable[..., DictConfig]) -> None:
+    for recipe in options("experiment"):
+        check(compose(f"experiment={recipe}", small=False))
+    check(compose("+trainer.max_time='00:00:30:00'", "trainer.check_val_every_n_epoch=null", small=False))
 
 
 @pytest.mark.parametrize(
@@ -395,7 +448,7 @@ def test_every_command_checks_its_whole_numbers(
     compose: Callable[..., DictConfig], command: str, override: str, key: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{key}=.* must be a whole number"):
-        check_whole_numbers(compose(override, config_name=command, small=False), command)
+        check_numbers(compose(override, config_name=command, small=False), command)
 
 
 @pytest.mark.parametrize(
@@ -404,14 +457,75 @@ def test_every_command_checks_its_whole_numbers(
         ('empty(): failed to unpack the object at pos 2 with error "got float"', ["seed=2", "latent_dim=1e2"], None),
         ("SWA currently works with 1 `optimizer`.", ["trainer.max_epochs=1"], None),
         ("Invalid learning rate: -1", ["seed=1", "optimizer.generator.lr=-1"], "optimizer.generator.lr=-1"),
-        ("Precision 'fp16' is invalid", ["trainer.precision=fp16"], "trainer.precision=fp16"),
+        ("Invalid learning rate: -0.001", ["optimizer.generator.lr=-1e-3"], "optimizer.generator.lr=-1e-3"),
+        ("Precision 'fp16' is invalid", ["trainer.precision='fp16'"], "trainer.precision='fp16'"),
         ("a stack of 3 of 4 devices", ["n_critic=4", "trainer.devices=4"], "trainer.devices=4"),
     ],
 )
-def test_a_number_in_a_message_is_not_taken_for_a_setting_that_it_does_not_speak_of(
+def test_a_foreign_error_is_blamed_on_the_one_setting_that_it_quotes(
     message: str, overrides: list[str], blamed: str | None
 ) -> None:
-    assert explain(TypeError(message), overrides=overrides) == f"{blamed or 'TypeError'}: {message}"
+    with pytest.raises(ValueError) as caught:
+        raise ValueError("the optimizer cannot be made") from TypeError(message)
+    line = f"{blamed}: {message}" if blamed else "the optimizer cannot be made"
+    assert explain(caught.value, overrides=overrides) == line
+
+
+class Penalty:
+    def __init__(self, weight: float, schedule: object = None) -> None:
+        if weight < 0:
+            raise ValueError(f"weight={weight} must be positive")
+        if weight > 10:
+            raise ValueError(f"penalty.weight={weight} must be 10 or less")
+
+
+class Gan:
+    def __init__(self, penalty: object, n_critic: int, generator: object) -> None:
+        if n_critic < 1:
+            raise ValueError(f"n_critic={n_critic} must be 1 or more")
+        if generator == "mlp":
+            raise ValueError("generator: it takes no labels")
+        if generator == "foreign":
+            raise ValueError("no words of ours")
+
+
+GAN_BLOCK = {
+    "n_critic": 1,
+    "weight": 1.0,
+    "penalty": {"_target_": "test_cli.Penalty", "weight": "${weight}"},
+    "model": {"generator": "other"},
+    "gan": {
+        "_target_": "test_cli.Gan",
+        "penalty": "${penalty}",
+        "n_critic": "${n_critic}",
+        "generator": "${oc.select:model.generator,null}",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "block", "line"),
+    [
+        ({"penalty": {"weight": -1}}, "gan", "penalty.weight=-1 must be positive"),
+        ({"penalty": {"weight": -1}}, "penalty", "penalty.weight=-1 must be positive"),
+        ({"penalty": {"weight": 11}}, "gan", "penalty.weight=11 must be 10 or less"),
+        ({"weight": -1}, "gan", "weight=-1 must be positive"),
+        ({"n_critic": 0}, "gan", "n_critic=0 must be 1 or more"),
+        ({"model": {"generator": "mlp"}}, "gan", "model.generator: it takes no labels"),
+        ({"model": {"generator": "foreign"}}, "gan", "gan: no words of ours"),
+        (
+            {"penalty": {"wight": 1}},
+            "gan",
+            "penalty.wight: test_cli.Penalty has no such argument; did you mean weight?",
+        ),
+    ],
+)
+def test_an_argument_that_is_refused_gets_the_key_that_was_typed(changed: Any, block: str, line: str) -> None:
+    config = OmegaConf.merge(GAN_BLOCK, changed)
+    assert isinstance(config, DictConfig)
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(copy.deepcopy(config)[block])  # which resolves references in place
+    assert explain(refused.value, config=config).startswith(line)
 
 
 @pytest.mark.parametrize(
@@ -430,6 +544,14 @@ def test_what_cannot_be_taken_away_is_one_line(key: str) -> None:
         _none_for(f"~{key}", "train")
 
 
+def test_a_resumed_run_is_asked_about_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("gan_lightning.runs.resume.resumed_overrides", asked.append)
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", "resume=run", "~penalty"])
+    assert read_argv("train").overrides[:2] == ["resume=run", "penalty=none"]
+    assert asked == [["resume=run", "~penalty"]]
+
+
 def test_a_single_key_that_is_taken_away_and_missed_is_named() -> None:
     with pytest.raises(ConfigAttributeError) as caught:
         config = OmegaConf.create({"trainer": {}})
@@ -446,14 +568,15 @@ def test_a_single_key_that_is_taken_away_and_missed_is_named() -> None:
         ({"WORLD_SIZE": "2"}, ""),  # a training says more
         ({"SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}, ""),
         ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, ""),
-        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x in the environment is no number; unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x in the environment is not a number; unset WORLD_SIZE"),
         ({"RANK": "-1"}, "unset RANK"),
+        ({"SOURCE_DATE_EPOCH": "abc"}, "SOURCE_DATE_EPOCH=abc in the environment is not a number"),
         ({"SLURM_STEP_NUM_TASKS": "two"}, "unset SLURM_STEP_NUM_TASKS"),
         ({"LOCAL_RANK": "0"}, "left over from a launcher"),
         ({"LOCAL_RANK": "1"}, "unset LOCAL_RANK"),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR, MASTER_PORT as well; unset RANK"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR, MASTER_PORT; unset RANK"),
         ({"SLURM_PROCID": "1"}, "unset SLURM_PROCID"),
-        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_ID, SLURM_STEP_ID as well"),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_ID, SLURM_STEP_ID; unset"),
         ({"WORLD_SIZE": "1", "RANK": "3", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}, "unset RANK WORLD_SIZE"),
     ],
 )

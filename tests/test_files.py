@@ -80,10 +80,10 @@ def test_an_error_names_the_file_that_people_know(tmp_path):
 def test_a_folder_in_whose_way_is_a_file_is_refused(tmp_path, below):
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match=f"^out={tmp_path}/{below}.* is no folder; choose another place with out=…"):
+    with pytest.raises(ValueError, match=f"^out={tmp_path}/{below}.* is not a folder; choose another place with out=…"):
         output_path(f"{tmp_path}/{below}", tmp_path, example=None)
     if "/" in below:
-        with pytest.raises(ValueError, match="is no folder"):
+        with pytest.raises(ValueError, match="is not a folder"):
             output_path(f"{tmp_path}/{below}", tmp_path, example="images.png")
 
 
@@ -153,7 +153,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
         with pytest.raises(OSError) as refused:
             folder.mkdir(parents=True, exist_ok=True)
         said = explain(refused.value, overrides=[f"out={folder}"], place="out")
-        assert said.startswith(f"out={folder}: {name}") and "is no folder; choose another folder with out=…" in said
+        assert said.startswith(f"out={folder}: {name}") and "is not a folder; choose another folder with out=…" in said
 
 
 def test_a_file_that_cannot_be_read_is_not_taken_for_one_to_be_written(tmp_path, monkeypatch):

@@ -227,7 +227,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_written_byte_for_byte(make_run, tmp_
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["runs=.", "out=a0/train.log"], "out=a0/train.log is no folder; choose another place with out=…"),
+        (["runs=.", "out=a0/train.log"], "out=a0/train.log is not a folder; choose another place with out=…"),
         (["runs=nowhere"], "runs=nowhere: there is no run below it; name a folder such as outputs"),
         (["runs=.", "metric=metrics/fod"], "metric=metrics/fod: no run has it; did you mean metrics/fid?"),
     ],

@@ -465,7 +465,7 @@ def test_sweeps_of_the_same_moment_have_folders_of_their_own(sweep, tmp_path):
         (["sweep.workers=0"], "sweep.workers=0 must be a whole number, 1 or more"),
         (["sweep.direction=min"], "sweep.direction=min must be minimize or maximize, or null"),
         (["sweep.timeout=2h"], "sweep.timeout=2h must be seconds, or null for no limit"),
-        (["hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: jobs run in folders of their numbers; leave it out"),
+        (["hydra.sweep.subdir=same"], "hydra.sweep.subdir=same: each job runs in the folder of its number; leave"),
         (["sweep=study", "sweep.metric=metrics/fid", LR], "metrics=none: no job will have sweep.metric=metrics/fid"),
         (["sweep=study", "hydra/launcher=basic", LR], "hydra/launcher=basic: a study needs a process for each job"),
         (["sweep.on_failure=cry"], "sweep.on_failure=cry must be continue or stop"),

@@ -180,12 +180,12 @@ def test_a_folder_with_something_else_is_not_touched(tmp_path):
     (tmp_path / "0").mkdir()
     check_vacant(tmp_path / "0", ["seed=1"])
     (tmp_path / "0" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="holds something that is no run"):
+    with pytest.raises(ValueError, match="holds files that are not a run"):
         check_vacant(tmp_path / "0", ["seed=1"])
 
 
 def test_a_job_that_ends_without_a_word_is_said_to(run):
-    assert re.fullmatch(r"ended with exit code 3; .*output\.log has its words", run(lambda *_: os._exit(3)).error)
+    assert re.fullmatch(r"ended with exit code 3; see .*output\.log", run(lambda *_: os._exit(3)).error)
 
 
 def test_a_job_that_is_done_stays_so_however_its_process_ends(run):
@@ -299,7 +299,7 @@ def test_a_number_of_threads_that_is_none_is_as_if_it_were_not_set(monkeypatch, 
 
 
 def test_values_that_stand_for_no_job_are_one_line():
-    with pytest.raises(ValueError, match="stands for no job"):
+    with pytest.raises(ValueError, match="there is no job to run"):
         ProcessLauncher().launch([], 0)
 
 

@@ -1,5 +1,7 @@
 """Search spaces: what is typed or written in YAML -> Optuna's distributions -> overrides of a job."""
 
+import re
+
 import hydra
 import optuna
 import pytest
@@ -158,6 +160,15 @@ def test_jobs_get_the_settings_of_the_sweep_and_what_was_typed_in_their_place(sw
     words = for_jobs(config, typed)
     assert words[:-1] == ["model=mlp", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3", "seed=7"]
     assert words[-1].startswith("hydra.sweep.dir=")  # where all jobs of the sweep are
+
+
+@pytest.mark.parametrize(
+    ("typed", "twice"), [("seed=1,1", "1"), ("seed=choice(3,1,3)", "3"), ("optimizer.generator.lr=1e-3,0.001", "0.001")]
+)
+@pytest.mark.parametrize("kind", ["grid", "study"])
+def test_a_value_that_is_typed_twice_is_refused(sweep_config, kind, typed, twice):
+    with pytest.raises(ValueError, match=rf"^{re.escape(typed)}: {twice} is there twice; leave one out$"):
+        for_jobs(sweep_config(f"sweep={kind}"), [typed])
 
 
 def test_what_repeats_a_run_is_without_what_only_its_sweep_needs():

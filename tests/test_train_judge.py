@@ -83,7 +83,7 @@ def test_what_the_judge_would_replace_is_refused_before_it_is_trained(compose, i
     make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "below a file": path.touch}
     make[kind]()
     out = path / "mine.safetensors" if kind == "below a file" else path
-    with pytest.raises(ValueError, match=f"^out={out}.* (is a folder|is a device or a pipe|is no folder)"):
+    with pytest.raises(ValueError, match=f"^out={out}.* (is a folder|is a device or a pipe|is not a folder)"):
         train_and_save(None, "mine", out=out)
     assert [file.name for file in tmp_path.rglob("*")] == ["judge.safetensors"]
 

@@ -1,4 +1,4 @@
-"""A command line -> what Hydra reads, and Lightning, which appends overrides for other ranks."""
+"""Rewrite a command line for Hydra, and for Lightning, which adds to it to start the other ranks."""
 
 import argparse
 import os
@@ -20,7 +20,11 @@ OUR_LOGGING = "hydra/job_logging=gan_lightning"
 
 
 def read_argv(config_name: str) -> argparse.Namespace:
-    """Parse `sys.argv`; rewrite it for Hydra, and for Lightning, which appends overrides for other ranks."""
+    """Parse `sys.argv`, and put in its place what Hydra is to read.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
     parser = get_args_parser()
 
     def refuse(message: str) -> None:
@@ -28,65 +32,77 @@ def read_argv(config_name: str) -> argparse.Namespace:
 
     parser.error = refuse  # type: ignore[assignment, method-assign]
     args = parser.parse_intermixed_args()
-    for override in args.overrides:
-        if override.startswith("="):
-            raise UsageError(explain_syntax(override))
-        if re.search("[\udc80-\udcff]", override):  # bytes that Python could not read; YAML and JSON cannot hold them
-            raise UsageError(f"{override!a} is not UTF-8; rename it, or set LC_ALL=C.UTF-8")
-        if re.fullmatch(r"\+*hydra\.job\.chdir=true", override, re.IGNORECASE):
-            raise UsageError(f"{override}: paths are meant from the folder where a command is typed; leave it out")
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    for override in args.overrides:
+        _check(override)
     args.overrides = [to_hydra(word, sweeping=bool(args.multirun)) for word in args.overrides]
-    args.overrides = [_none_for(override, config_name) for override in args.overrides]
     if config_name == "train" and not args.help:
         flags += _resume(args)
         _prepare_sweep(args)
+    args.overrides = [_none_for(override, config_name) for override in args.overrides]
     if args.config_path and "://" not in args.config_path:
-        # People mean the folder they are in; Hydra takes the one of this package.
-        absolute = os.path.abspath(args.config_path)
-        path = args.config_path
-        flags = [
-            word.removesuffix(path) + absolute if word == path or word.endswith(f"={path}") else word for word in flags
-        ]
-        args.config_path = absolute
-        if not args.config_dir:  # A run's saved config has no hydra section; it logs as the run did.
-            flags += ["--config-dir", str(conf_dir())]
-        if OUR_LOGGING not in args.overrides:
-            args.overrides.append(OUR_LOGGING)
+        flags = _use_folder(args, flags)
     if config_name == "train" and not args.multirun and "hydra.output_subdir=null" not in args.overrides:
         args.overrides.append("++hydra.callbacks.new_run._target_=gan_lightning.cli.new_run.NewRun")
     sys.argv[1:] = flags + args.overrides
     return args
 
 
+def _check(override: str) -> None:
+    """Raise UsageError for an override as typed that Hydra would misread."""
+    if override.startswith("="):
+        raise UsageError(explain_syntax(override))
+    if re.search("[\udc80-\udcff]", override):  # bytes that Python could not read; YAML and JSON cannot hold them
+        raise UsageError(f"{override!a} is not UTF-8; rename it, or set LC_ALL=C.UTF-8")
+    if re.fullmatch(r"\+*hydra\.job\.chdir=true", override, re.IGNORECASE):
+        raise UsageError(f"{override}: paths start at the folder where you type the command; leave it out")
+
+
+def _use_folder(args: argparse.Namespace, flags: list[str]) -> list[str]:
+    """The flags for --config-path: Hydra starts at this package's folder, people mean the one that they are in."""
+    path, absolute = args.config_path, os.path.abspath(args.config_path)
+    flags = [
+        word.removesuffix(path) + absolute if word == path or word.endswith(f"={path}") else word for word in flags
+    ]
+    args.config_path = absolute
+    if not args.config_dir:  # A run's saved config has no hydra section; it logs as the run did.
+        flags += ["--config-dir", str(conf_dir())]
+    if OUR_LOGGING not in args.overrides:
+        args.overrides.append(OUR_LOGGING)
+    return flags
+
+
 def _none_for(override: str, config_name: str) -> str:
-    """`~penalty` stands for `penalty=none`; other overrides are as they are.
+    """`~penalty` stands for `penalty=none`; other overrides stay as they are.
 
     Raises:
-        UsageError: where a run cannot be without what is taken away.
+        UsageError: if a run needs what is taken away.
     """
     word = re.fullmatch(r"~(\w+)(=.*)?", override)
     settings = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
     if not word or not re.search(rf"(?m)^(  - )?{word[1]}:", settings):
         return override
-    if word[1] in groups():
-        nothing = next((option for option in options(word[1]) if option in ("none", "constant")), None)
-        if nothing:
-            return f"{word[1]}={nothing}"
-        if word[1] in ("experiment", "sweep"):
-            return override
-        part = f", a part of it with ~{word[1]}.<name>" if word[1] == "callbacks" else ""
-        raise UsageError(f"{override}: it cannot be left out{part}; {word[1]} is one of {', '.join(options(word[1]))}")
-    if word[1] == "ema":
+    key = word[1]
+    if key == "ema":
         return "ema=null"
-    raise UsageError(f"{override}: it cannot be left out; type a value, {word[1]}=…")
+    if key not in groups():
+        raise UsageError(f"{override}: it cannot be left out; type a value, {key}=…")
+    if nothing := [option for option in options(key) if option in ("none", "constant")]:
+        return f"{key}={nothing[0]}"
+    if key in ("experiment", "sweep"):  # conf/ chooses none
+        return override
+    part = f", a part of it with ~{key}.<name>" if key == "callbacks" else ""
+    raise UsageError(f"{override}: it cannot be left out{part}; {key} is one of {', '.join(options(key))}")
 
 
 def _resume(args: argparse.Namespace) -> list[str]:
-    """Where `resume=` is among the overrides, make `args` start from the config of that run; the flags for it.
+    """If `resume=` is typed, make `args` start from the config of that run.
+
+    Returns:
+        The flags to add.
 
     Raises:
-        UsageError: if that run cannot be resumed so.
+        UsageError: if the run cannot be resumed, or not with these overrides.
     """
     if not any(override.startswith("resume=") for override in args.overrides):  # ++resume=: it is rewritten already
         return []
@@ -97,7 +113,7 @@ def _resume(args: argparse.Namespace) -> list[str]:
 
     try:
         place = resumed_overrides(args.overrides)
-    except OverrideParseException:  # Hydra meets it as well, and it is explained then
+    except OverrideParseException:  # Hydra meets it too, and then it is explained
         return []
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -109,10 +125,10 @@ def _resume(args: argparse.Namespace) -> list[str]:
 
 
 def _prepare_sweep(args: argparse.Namespace) -> None:
-    """A grid, unless -m comes with another sweep; sweeps bring Hydra plugins of their own.
+    """With -m, register our Hydra plugins, and choose the grid unless another sweep is typed.
 
     Raises:
-        UsageError: for settings of a sweep without -m.
+        UsageError: for a sweep's settings without -m.
     """
     sweeps = [override for override in args.overrides if re.match(r"\+*sweep[=./]", override)]
     if args.multirun:
@@ -125,13 +141,13 @@ def _prepare_sweep(args: argparse.Namespace) -> None:
 
 
 def _register_plugins() -> None:
-    """Make our launcher and sweeper known to Hydra, which takes them from the package hydra_plugins only."""
+    """Register our launcher and sweeper with Hydra, which takes them only from the package hydra_plugins."""
     folder = str(PACKAGE / "sweeps" / "plugins")
     for paths in sys.path, (known := os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         if folder not in paths:
             paths.append(folder)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))  # for jobs that read what this process has loaded
-    # conf/hydra/launcher/submitit_slurm.yaml has the name of the plugin's own form, as it must.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, known))  # for jobs that unpickle our plugins
+    # conf/hydra/launcher/submitit_slurm.yaml must have the name of the plugin's own schema.
     warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema with the same name")
     ours = import_module("hydra_plugins.gan_lightning")
     Plugins.instance().register(ours.ProcessLauncher)

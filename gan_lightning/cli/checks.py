@@ -1,15 +1,125 @@
-"""What can be said of a training's config before anything is built."""
+"""Check the values of a config before anything is built.
 
+Importing this module imports neither torch nor Lightning.
+"""
+
+import contextlib
 import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, get_args, get_type_hints
 
+import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.cli.errors import explain_clipping
+from gan_lightning.cli.keys import typed_key
 from gan_lightning.files import conf_dir, shorten
 from gan_lightning.runs.current import choices, overrides
-from gan_lightning.runs.resume import SCHEDULES, timer_of
+from gan_lightning.runs.resume import SCHEDULES
 
 log = logging.getLogger(__name__)
+
+# --- A table of rules for the keys of a command --------------------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """What a value must be: as a test, and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def whole(least: int, null: str | None = None) -> Rule:
+    """A whole number.
+
+    Args:
+        null: what null stands for; without it null is refused.
+    """
+    words = f"a whole number, {least} or more" + (f", or null for {null}" if null else "")
+    return Rule(lambda value: (value is None and bool(null)) or (type(value) is int and value >= least), words)
+
+
+def one_of(*choices: str | bool | None) -> Rule:
+    words = [str(choice).lower() for choice in choices if choice is not None]
+    return Rule(lambda value: value in choices, f"{', '.join(words[:-1])} or {words[-1]}")
+
+
+def check_values(config: DictConfig, rules: Mapping[str, Rule], block: str = "") -> None:
+    """Raise ValueError for the first value that breaks its rule.
+
+    Args:
+        config: of a command, or a block of it.
+        rules: by key.
+        block: the key of the block.
+    """
+    for key, rule in rules.items():
+        if not rule.holds(value := config[key]):
+            raise ValueError(f"{block and f'{block}.'}{key}={value} must be {rule.words}")
+
+
+# --- Numbers, wherever conf/ or the signature of a class asks for one ----------------------------------------
+
+
+def check_numbers(config: DictConfig, config_name: str) -> None:
+    """Refuse a fraction where a whole number belongs, and text where a number does.
+
+    A key takes what its value in conf/<config_name>.yaml is, or what the class that it is an argument of asks for.
+
+    Raises:
+        ValueError: for the first one; the message names its key.
+    """
+    for key, value, kind in _numbers(config, config_name):
+        for number in value if isinstance(value, list) else [value]:
+            allowed = type(number) is int or (kind is float and type(number) is float)
+            if isinstance(number, int | float | str) and not allowed:
+                whole_number = type(number) is float and number.is_integer()
+                hint = f"; write {number:.0f}" if whole_number else ""
+                must_be = "a whole number" if kind is int else "a number"
+                raise ValueError(f"{key}={str(value).replace(' ', '')} must be {must_be}{hint}")
+
+
+def _numbers(config: DictConfig, config_name: str) -> Iterator[tuple[str, Any, type]]:
+    """Keys that take numbers, their values, and int or float. The top level comes first: others may refer to it."""
+    for key, default in OmegaConf.load(conf_dir() / f"{config_name}.yaml").items():
+        if type(default) in (int, float):
+            yield str(key), config.get(key), type(default)
+    yield from _numbers_of_block(config, config, "")
+
+
+def _numbers_of_block(config: DictConfig, block: DictConfig, path: str) -> Iterator[tuple[str, Any, type]]:
+    hints: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # whoever builds it says what is wrong with it
+        target: Any = hydra.utils.get_object(block["_target_"])
+        hints = get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+    for key in map(str, block):
+        with contextlib.suppress(Exception):  # a value that is not set, or refers to none
+            value = block[key]
+            if isinstance(value, DictConfig):
+                yield from _numbers_of_block(config, value, f"{path}{key}.")
+            elif kind := _kind(hints.get(key)):
+                plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
+                yield typed_key(f"{path}{key}", config), plain, kind
+
+
+def _kind(hint: Any) -> type | None:
+    """int or float, if the hint is one, or an optional or a sequence of it; None if it allows text or a flag."""
+    parts = set(_parts(hint))
+    if parts & {str, bool, object, Any} or not parts & {int, float}:
+        return None
+    return float if float in parts else int
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """`tuple[float | None, ...]` -> float, None, ..."""
+    inner = get_args(hint)
+    if not inner:
+        yield hint
+    for part in inner:
+        yield from _parts(part)
+
+
+# --- A training ----------------------------------------------------------------------------------------------
 
 NOT_OF_THE_TRAINER = {  # Lightning's own arguments that a run decides by another key
     "callbacks": "use +callbacks.<name>={_target_: …}",
@@ -19,29 +129,26 @@ NOT_OF_THE_TRAINER = {  # Lightning's own arguments that a run decides by anothe
     "overfit_batches": "every epoch has other batches; put the few images into a folder: data=image_folder",
     "accumulate_grad_batches": "use a larger data.batch_size",
 }
+CAN_BE_NONE = ("conditioning", "penalty", "constraint", "augment")
 
 
 def check(config: DictConfig) -> None:
-    """Raises ValueError, with its key, for a setting that cannot be used."""
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise ValueError(f"seed={config.seed} must be a whole number, 0 or more")
-    if config.latent_dim < 1:
-        raise ValueError(f"latent_dim={config.latent_dim} must be 1 or more")
-    check_schedules(config)
+    """Raise ValueError, with the key, for a setting of a training that cannot be used."""
+    check_values(config, {"seed": whole(0), "latent_dim": whole(1)})
+    _check_schedules(config)
     shape = config.data.get("image_shape", [1, 28, 28])
     if isinstance(shape, int | str) or len(shape) != 3:
         raise ValueError(f"data.image_shape={shape} must be channels, height, width, such as [1,28,28]")
-    for group in "conditioning", "penalty", "constraint", "augment":
+    for group in CAN_BE_NONE:
         part = config.get(group)
         if part and "_target_" not in part:
             raise ValueError(f"{group}={{{', '.join(part)}: …}}: {group}=none has no settings; choose a {group}")
-    check_trainer(config)
+    _check_trainer(config.trainer)
     if not config.metrics:
-        tell_unscored()
+        _tell_unscored()
 
 
-def check_schedules(config: DictConfig) -> None:
-    """Raises ValueError if the name of a schedule stands where one inside of another group belongs."""
+def _check_schedules(config: DictConfig) -> None:
     for key in SCHEDULES:
         if isinstance(name := OmegaConf.select(config, key), str):
             raise ValueError(
@@ -49,31 +156,32 @@ def check_schedules(config: DictConfig) -> None:
             )
 
 
-def check_trainer(config: DictConfig) -> None:
-    """Raises ValueError, with its key, for a setting of the Trainer that cannot be used."""
-    if "16" in str(config.trainer.precision).replace("bf16", ""):
+def _check_trainer(trainer: DictConfig) -> None:
+    if "16" in str(trainer.precision).replace("bf16", ""):
         raise ValueError(
-            f"trainer.precision={config.trainer.precision} is not supported: its loss scaling knows one optimizer; "
+            f"trainer.precision={trainer.precision} is not supported: its loss scaling knows one optimizer; "
             "use bf16-mixed or 32-true"
         )
     for key in "max_epochs", "max_steps", "limit_train_batches":
-        if config.trainer.get(key) == 0:
-            raise ValueError(f"trainer.{key}={config.trainer[key]}: there is nothing to train; leave it out, or try 1")
-    if (timer := timer_of(config)) and timer.time_remaining() <= 0:
-        raise ValueError(f"trainer.max_time={config.trainer.max_time}: there is no time to train; leave it out")
-    every = config.trainer.check_val_every_n_epoch
+        if trainer.get(key) == 0:
+            raise ValueError(f"trainer.{key}={trainer[key]}: there is nothing to train; leave it out, or try 1")
+    limit = trainer.get("max_time")  # DD:HH:MM:SS, or a block such as {hours: 1}
+    numbers = limit.values() if isinstance(limit, DictConfig) else re.findall(r"\d+", str(limit or ""))
+    if numbers and all(float(number) <= 0 for number in numbers):
+        raise ValueError(f"trainer.max_time={limit}: there is no time to train; leave it out")
+    every = trainer.check_val_every_n_epoch
     if every is not None and not (isinstance(every, int) and every >= 1):
         raise ValueError(
             f"trainer.check_val_every_n_epoch={every} must be 1 or more; metrics=none trains without scores"
         )
-    if config.trainer.get("gradient_clip_val"):
-        raise ValueError(explain_clipping(config.trainer.gradient_clip_val))
+    if trainer.get("gradient_clip_val"):
+        raise ValueError(explain_clipping(trainer.gradient_clip_val))
     for key, instead in NOT_OF_THE_TRAINER.items():
-        if key in config.trainer:
+        if key in trainer:
             raise ValueError(f"trainer.{key} has no effect; {instead}")
 
 
-def tell_unscored() -> None:
+def _tell_unscored() -> None:
     """Say why a run has no scores, if nobody has typed that."""
     name = choices().get("data")
     if name and not any(word.startswith("metrics=") for word in overrides()):

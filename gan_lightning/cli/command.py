@@ -1,4 +1,4 @@
-"""The way into every command: compose the config, run the job, say in one line what went wrong.
+"""The way into every command: compose the config, run the job, explain an error in one line.
 
     @command("train")               # conf/train.yaml
     def main(config): ...
@@ -7,7 +7,9 @@ The line goes to the terminal, the traceback to the run's train.log; `HYDRA_FULL
 Nothing here imports torch or Lightning, so that `--help` and a mistyped key answer at once.
 """
 
+import argparse
 import contextlib
+import copy
 import functools
 import logging
 import os
@@ -25,19 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from gan_lightning.cli.arguments import read_argv
-from gan_lightning.cli.errors import (
-    ANOTHER_ENDED,
-    JobsFailed,
-    UsageError,
-    explain,
-    explain_composition,
-    explain_type,
-    is_bug,
-)
+from gan_lightning.cli.checks import check_numbers
+from gan_lightning.cli.errors import JobsFailed, UsageError, another_ended, explain, explain_composition, is_bug
 from gan_lightning.cli.help import help_text
 from gan_lightning.cli.log import log_warnings
-from gan_lightning.cli.numbers import check_whole_numbers
-from gan_lightning.cli.processes import check_launcher, end_with_parent, parent_ends, rank
+from gan_lightning.cli.processes import FULL_ERROR, check_launcher, end_with_parent, parent_ends, rank
 from gan_lightning.files import BYTES, conf_dir, shorten
 from gan_lightning.runs.folder import typed_overrides
 from gan_lightning.runs.name import run_name
@@ -47,7 +41,6 @@ from gan_lightning.terminal import Outlet, open_outlets, say, use_utf_8
 log = logging.getLogger(__name__)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
@@ -78,27 +71,28 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     """Run one job, or with -m several, and return the exit code of the process."""
     OmegaConf.register_new_resolver("run_name", lambda: run_name(rank()), replace=True, use_cache=True)
-    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty is as good as not set
+    if not os.environ.get("GAN_LIGHTNING_DATA"):  # empty means not set
         os.environ.pop("GAN_LIGHTNING_DATA", None)
-    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     debugging = os.environ.get(FULL_ERROR) == "1"
-    exit_code = 0
+    failed: list[Exception] = []
 
-    # An error stops here, so that the next job of a -m run gets its turn.
+    @functools.wraps(main)
+    def checked(config: DictConfig) -> None:
+        check_numbers(config, config_name)
+        main(config)
+
     @functools.wraps(main)
     def job(config: DictConfig) -> None:
-        nonlocal exit_code
-        started = time.time()
+        started, asked = time.time(), copy.deepcopy(config)  # building from a config resolves its references in place
         del os.environ[FULL_ERROR]  # it is ours: processes that the job starts must not take it for the user's
         log_warnings()
         if rank() > 0:
             threading.Thread(target=end_with_parent, daemon=True).start()
         try:
-            check_whole_numbers(config, config_name)
-            main(config)
-        except Exception as error:
-            exit_code = getattr(error, "exit_code", FAILED)
-            _report(error, config_name, started)
+            checked(config)
+        except Exception as error:  # it stops here, so that the next job of a -m run gets its turn
+            failed.append(error)
+            _report(error, asked, config_name, started)
         finally:
             os.environ[FULL_ERROR] = "1"
 
@@ -111,12 +105,19 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     if args.help:
         print(help_text(config_name))
         return 0
+    start = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     if debugging:
-        start(main)()
+        start(checked)()
         return 0
+    os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
+    exit_code = _start(start(job), args, config_name)
+    return getattr(failed[-1], "exit_code", FAILED) if failed else exit_code
+
+
+def _start(hydra_main: Callable[[], None], args: argparse.Namespace, config_name: str) -> int:
+    """Run Hydra; what its jobs do not catch is an error of the command line, of a sweep, or a Ctrl-C."""
     try:
-        os.environ[FULL_ERROR] = "1"  # Hydra raises, instead of printing and exiting
-        start(job)()
+        hydra_main()
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -127,39 +128,30 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
         folder, name = Path(args.config_path or conf_dir()), args.config_name or config_name
         say(f"error: {explain_composition(error, name, args.overrides, folder)}")
         return USAGE if isinstance(error, HydraException | ValueError) else FAILED
-    return exit_code
+    return 0
 
 
-# --- Command line ------------------------------------------------------------------------------------------
+# --- A job failed ------------------------------------------------------------------------------------------
 
 
-# --- Terminal, log file, processes -------------------------------------------------------------------------
-
-
-def _report(error: Exception, config_name: str, started: float) -> None:
-    """One line to the terminal, of a training to error.txt in its folder as well; the traceback to the log file.
+def _report(error: Exception, config: DictConfig, config_name: str, started: float) -> None:
+    """Print one line, write it to a training's error.txt, and the traceback to the log file.
 
     Args:
+        config: of the job, before anything was built from it.
         config_name: of the command.
-        started: when it was, in seconds since the epoch.
+        started: when the job started, in seconds since the epoch.
     """
     job, number = HydraConfig.get(), rank()
-    folder, overrides = job.runtime.output_dir, list(job.overrides.task)
-    resumed = config_name == "train" and job.output_subdir is None  # started from the config that is saved there
-    if resumed:
-        with contextlib.suppress(ValueError):  # a broken file there has been named, or is not what failed
-            overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
-    line = explain(error, folder, overrides, place="hydra.run.dir" if config_name == "train" else "out")
-    taken_away = any(word.lstrip("~") == getattr(error, "full_key", None) for word in overrides)
-    if resumed and isinstance(error, ConfigKeyError | ConfigAttributeError) and not taken_away:
-        line = f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {error.full_key}, which every run has"
+    folder = job.runtime.output_dir
+    line = _explain_job(error, config, config_name)
     log.debug("rank %d failed: %s", number, line, exc_info=error)  # the console starts at INFO
     if is_bug(error):
         files = [h.baseFilename for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]
         where = f"in {shorten(files[0])}" if files else f"with {FULL_ERROR}=1"
-        line = explain_type(config_name, overrides) or f"{line} (traceback {where})"
+        line = f"{line} (traceback {where})"
     if config_name == "train":
-        line = _keep(Path(folder) / ERROR, line, started)
+        line = _keep(Path(folder) / ERROR, line, started, patience=3 if another_ended(error) else 0)
     if job.mode == RunMode.MULTIRUN:
         line = f"{shorten(folder)}: {line}"
     if number == 0:
@@ -168,26 +160,44 @@ def _report(error: Exception, config_name: str, started: float) -> None:
         say(f"error: rank {number}: {line}")
 
 
-def _keep(file: Path, line: str, started: float) -> str:
-    """Write down what a run has failed of, and return it; of several processes the first one to fail knows best."""
+def _explain_job(error: Exception, config: DictConfig, config_name: str) -> str:
+    """What is wrong with a job, by what was typed for it: of a resumed run also when it was begun."""
+    job = HydraConfig.get()
+    folder, overrides = job.runtime.output_dir, list(job.overrides.task)
+    place = "hydra.run.dir" if config_name == "train" else "out"
+    if config_name == "train" and job.output_subdir is None:  # started from the config that is saved in its folder
+        with contextlib.suppress(ValueError):  # a broken file there has been named, or is not what failed
+            overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
+        missing = error.full_key if isinstance(error, ConfigKeyError | ConfigAttributeError) else None
+        if missing and not any(word.lstrip("~") == missing for word in overrides):
+            return f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {missing}, which every run has"
+    return explain(error, folder, overrides, place, config)
+
+
+def _keep(file: Path, line: str, started: float, patience: float) -> str:
+    """Write why a run failed to its error.txt, and return it. The first of its processes to fail knows best.
+
+    Args:
+        started: when this process started, in seconds since the epoch.
+        patience: seconds to wait for another process to write first.
+    """
     state = run_state(file.parent)
     if state.is_final or (state.name == "running" and rank() == 0):
         return line  # a refused resume=, or a folder that another training is at work in: that run has not failed
-    patience = time.monotonic() + (3 if line.startswith(ANOTHER_ENDED) else 0)  # seconds for the other one to say why
+    deadline = time.monotonic() + patience
     with contextlib.suppress(OSError):  # a full disk has been reported already
-        while True:
-            if file.exists() and file.stat().st_mtime > started:
-                return line if rank() else file.read_text(encoding="utf-8", errors=BYTES).strip()
-            if time.monotonic() >= patience:
-                break
+        while not (written := file.exists() and file.stat().st_mtime > started) and time.monotonic() < deadline:
             time.sleep(0.1)
-        told = f"rank {rank()}: {line}\n" if rank() else f"{line}\n"
-        file.write_text(told, encoding="utf-8", errors=BYTES)
+        if not written:
+            told = f"rank {rank()}: {line}\n" if rank() else f"{line}\n"
+            file.write_text(told, encoding="utf-8", errors=BYTES)
+        elif rank() == 0:
+            return file.read_text(encoding="utf-8", errors=BYTES).strip()
     return line
 
 
 def _check_printed(outlet: Outlet) -> int:
-    """The exit code of a command that did its work, and could not print all of what it had to say."""
+    """The exit code of a command that did its work: not 0 if some of its output could not be printed."""
     sys.stdout.flush()
     if not outlet.is_full:
         return 0

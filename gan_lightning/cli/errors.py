@@ -1,22 +1,23 @@
-"""An error -> one line for people: the key, the value and what to do.
+"""Turn an error into one line for people: the key, the value and what to do.
 
-Only names and texts of torch's and Lightning's errors are looked at, neither is imported.
+torch and Lightning are not imported: their errors are known by the names of their classes and by their texts.
 """
 
 import contextlib
 import difflib
 import errno
 import inspect
+import json
 import os
 import re
 import shlex
 import shutil
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import (
     ConfigCompositionException,
@@ -25,15 +26,14 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from gan_lightning.files import PACKAGE, conf_dir, groups, options, shorten
+from gan_lightning.cli.keys import typed_key
+from gan_lightning.files import conf_dir, groups, options, shorten
+from gan_lightning.terminal import one_line
 
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
-
-
-ANOTHER_ENDED = "another process of this run has ended; its own error says why"
 
 
 class UsageError(Exception):
@@ -48,94 +48,109 @@ class JobsFailed(Exception):
 
 
 def explain(
-    error: BaseException, folder: str | None = None, overrides: Sequence[str] = (), place: str = "hydra.run.dir"
+    error: BaseException,
+    folder: str | None = None,
+    overrides: Sequence[str] = (),
+    place: str = "hydra.run.dir",
+    config: DictConfig | None = None,
 ) -> str:
-    """What went wrong and what to do, in one line.
+    """Say in one line what went wrong and what to do.
 
     Args:
         folder: where the run writes.
-        overrides: what the user typed, to name the one that is to blame.
+        overrides: what the user typed.
         place: the key that says where the command writes.
+        config: of the command, with its references; conf/train.yaml if None.
     """
-    message = _one_line(error)
+    message = one_line(error)
     if isinstance(error, InstantiationException):
-        return _explain_instantiation(error, overrides)
+        return _explain_instantiation(error, overrides, config)
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or message.rpartition(" ")[2]
         return f"{key} is not set; add {key}=…"
-    if isinstance(error, OmegaConfBaseException) and (
-        missing := re.search(r"is not in struct full_key: (\S+)", message)
-    ):
-        for override in overrides:
-            if re.fullmatch(rf"~{re.escape(missing[1])}(=.*)?", override):
-                return f"{override}: it cannot be left out; type a value, {missing[1]}=…"
-    if "list index out of range" in message and (
-        lists := [override for override in overrides if override.partition("=")[2][:1] == "["]
-    ):
-        return f"{lists[-1]}: the list has too few values"
+    if deleted := _deleted(error, overrides):
+        return f"{deleted}: it cannot be left out; type a value, {error.full_key}=…"  # type: ignore[attr-defined]
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return f"{message} {_one_line(error.__cause__ or '')}".strip()
+        return f"{message} {one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:
         return _explain_os_error(error, folder, overrides, place)
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's
+    lists = [override for override in overrides if override.partition("=")[2][:1] == "["]
+    if isinstance(error, IndexError) and lists:
+        return f"{lists[-1]}: the list has too few values"
+    if _is_named(error, "MisconfigurationException"):
         return _explain_misconfiguration(message, overrides)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's
+    if _is_named(error, "OutOfMemoryError"):
         return f"out of GPU memory; a smaller data.batch_size may fit ({message.partition('. ')[0]})"
-    if re.search("Connection (closed|reset) by peer|remote process (has )?exited", message):
-        return ANOTHER_ENDED
-    ours = not is_bug(error)
-    if ours and "=" in message:  # names the key
-        return message
-    cause = _blamed(message, overrides) or ("" if ours else type(error).__name__)
-    block, _, rest = message.partition(": ")
-    if cause.startswith(f"{block}."):  # optimizer.generator.lr=-1 says more than "optimizer.generator: …"
-        message = rest
-    return f"{cause}: {message}" if cause else message
+    if another_ended(error):
+        return "another process of this run has ended; its own error says why"
+    if _is_refusal(error):
+        cause = one_line(error.__cause__ or "")
+        return _blame(cause, overrides) or message
+    return f"{type(error).__name__}: {message}" if is_bug(error) else message
 
 
 def is_bug(error: BaseException) -> bool:
-    """False for what is meant for the user: a ValueError or the like that this package itself raised."""
-    outer, error = error, _root(error)
-    if error is not outer and re.search("unexpected keyword argument|takes no arguments", str(error)):
-        return False
-    if isinstance(error, HydraException | OmegaConfBaseException | OSError | ImportError):
-        return False
-    if type(error).__name__ in ("MisconfigurationException", "OutOfMemoryError"):
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
-    return not (ours and isinstance(error, ValueError | FloatingPointError))
-
-
-def explain_type(config_name: str | None, overrides: Sequence[str]) -> str | None:
-    """A text where conf/ has a number, which breaks somewhere deep in a library. Only within a Hydra job."""
-    choices = [override for override in overrides if override.partition("=")[0] in groups()]
-    default, given = (hydra.compose(config_name, list(some)) for some in (choices, overrides))
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+")
-        number, text = OmegaConf.select(default, key), OmegaConf.select(given, key)
-        if isinstance(text, str) and isinstance(number, int | float) and not isinstance(number, bool):
-            return f"{override}: {text!r} is not a number; conf/ has {key}={number}"
-    return None
-
-
-def _explain_instantiation(error: InstantiationException, overrides: Sequence[str]) -> str:
-    """A constructor that refuses its arguments, or a class that is not there."""
+    """Does the user need a traceback? Not if the error says which value was refused, or what the machine lacks."""
     cause = _root(error)
-    found = re.search(r"full_key: (\S+)", str(error))
-    target = re.search(r"target '([\w.]+)'", str(error))
-    key = found[1] if found else target[1].rpartition(".")[2].lower() if target else "config"
-    if target and (refused := re.search(r"unexpected keyword argument '(\w+)'", str(cause))):
-        way_out = _leave_out(f"{key}.{refused[1]}", overrides)
-        return f"{key}.{refused[1]}: {_explain_argument(target[1], refused[1])}{way_out}"
-    if target and found and re.search(r"\w+\(\) takes no arguments", str(cause)):
-        return f"{key}: {target[1]} takes no arguments{_leave_out(f'{key}.<name>', overrides)}"
+    if cause is not error and _refused_argument(cause) is not None:
+        return False
+    expected = isinstance(cause, HydraException | OmegaConfBaseException | OSError | ImportError)
+    foreign = _is_named(cause, "MisconfigurationException", "OutOfMemoryError")
+    return not (expected or foreign or _is_refusal(cause))
+
+
+def another_ended(error: BaseException) -> bool:
+    """Has another process of the run ended first? torch says it in these words only."""
+    return bool(re.search("Connection (closed|reset) by peer|remote process (has )?exited", str(error)))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Is it about a value that the user can change? A ValueError is, unless a file cannot be decoded."""
+    decoding = isinstance(error, UnicodeError | json.JSONDecodeError)
+    return isinstance(error, ValueError | FloatingPointError) and not decoding
+
+
+def _is_named(error: BaseException, *names: str) -> bool:
+    """Is it one of these classes of Lightning or torch, which are not imported here?"""
+    return type(error).__name__ in names
+
+
+def _deleted(error: BaseException, overrides: Iterable[str]) -> str | None:
+    """The override that took away the key which is missing now."""
+    if not isinstance(error, ConfigKeyError | ConfigAttributeError):
+        return None
+    return next((override for override in overrides if override.partition("=")[0] == f"~{error.full_key}"), None)
+
+
+def _explain_instantiation(error: InstantiationException, overrides: Sequence[str], config: DictConfig | None) -> str:
+    """A class that is not there, or refuses its arguments: put the block's key before what it says."""
+    cause = _root(error)
+    found = re.search(r"full_key: (\S+)", str(error))  # Hydra has them in its text only
+    called = re.search(r"target '([\w.]+)'", str(error))
+    target = called[1] if called else ""
+    block = found[1] if found else target.rpartition(".")[2].lower() or "config"
+    key = typed_key(block, config)
+    refused = _refused_argument(cause)
+    if target and refused:
+        way_out = _leave_out(f"{key}.{refused}", overrides)
+        return f"{key}.{refused}: {_explain_argument(target, refused)}{way_out}"
+    if target and found and refused is not None:
+        return f"{key}: {target} takes no arguments{_leave_out(f'{key}.<name>', overrides)}"
     if isinstance(cause, InstantiationException | ImportError):
-        return f"{key}: {_one_line(cause).replace(f' full_key: {key}', '')}"
-    line = explain(cause, overrides=overrides)
-    if target and (named := re.match(r"(\w+)=", line)) and named[1] in arguments(target[1]):
-        return f"{key}.{line}"
+        return f"{key}: {one_line(cause).replace(f' full_key: {block}', '')}"
+    if (named := re.match(r"([\w.]+)[=:]", str(cause))) and named[1].split(".")[0] in arguments(target):
+        return typed_key(f"{block}.{named[1]}", config) + one_line(cause)[named.end(1) :]
+    if blamed := _blame(one_line(cause), (o for o in overrides if o.lstrip("+").startswith(f"{key}."))):
+        return blamed
+    line = explain(cause, overrides=overrides, config=config)
     return line if key in line or re.match(r"[\w.]+=", line) else f"{key}: {line}"
+
+
+def _refused_argument(cause: BaseException) -> str | None:
+    """The argument that a class does not have; empty if it has none at all; None if the error is another."""
+    if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
+        return named[1]
+    return "" if re.search(r"\w+\(\) takes no arguments", str(cause)) else None
 
 
 def _explain_argument(target: str, argument: str) -> str:
@@ -146,13 +161,13 @@ def _explain_argument(target: str, argument: str) -> str:
 
 
 def _leave_out(key: str, overrides: Sequence[str]) -> str:
-    """How, where an argument stands in conf/, and was not typed."""
+    """How to leave out an argument that comes from conf/; empty for one that was typed."""
     typed = any(override.lstrip("+").startswith(f"{key}=") for override in overrides)
     return "" if typed else f"; ~{key} leaves out what conf/ has"
 
 
 def arguments(target: str) -> list[str]:
-    """Of a class or function; none where it cannot be found."""
+    """The names of a class's or function's arguments; empty if it cannot be found."""
     with contextlib.suppress(Exception):
         return list(inspect.signature(hydra.utils.get_object(target)).parameters)
     return []
@@ -164,8 +179,7 @@ def _explain_misconfiguration(message: str, overrides: Sequence[str]) -> str:
     if found := re.search(r"You requested (\w+): (\[.*?\]).*only has: (\[.*?\])", message):
         asked, present = (len(re.findall(r"\d+", devices)) for devices in found.group(2, 3))
         return f"trainer.devices={asked}: this machine has {present} {found[1]}; use trainer.devices={present}"
-    blamed = _blamed(message, overrides)
-    return f"{blamed}: {message}" if blamed else message
+    return _blame(message, overrides) or message
 
 
 def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[str], place: str) -> str:
@@ -183,7 +197,7 @@ def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[st
         return f"{name}: {reason}; make it readable, or name another file"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         files = (part for part in _upwards(path) if os.path.exists(part) and not os.path.isdir(part))
-        reason = next((f"{shorten(part)} is no folder" for part in files), reason)
+        reason = next((f"{shorten(part)} is not a folder" for part in files), reason)
     if typed or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
         data = " (runs) or data.root=… (data)" if place == "hydra.run.dir" and not typed else ""
         return f"{name}: {reason}; choose another folder with {place}=…{data}"
@@ -191,7 +205,7 @@ def _explain_os_error(error: OSError, folder: str | None, overrides: Iterable[st
 
 
 def _typed_for(path: str | Path, overrides: Iterable[str]) -> str | None:
-    """The override that names this file, else the nearest folder above it that the command writes to."""
+    """The override that names this file, or else the nearest folder above it that the command writes to."""
     for part in _upwards(path):
         for override in overrides:
             read = override.lstrip("+").startswith(("ckpt=", "resume=", "runs=")) and part != _upwards(path)[0]
@@ -211,22 +225,32 @@ def _upwards(path: str | Path) -> list[Path]:
     return [path, *path.parents]
 
 
-def _blamed(message: str, overrides: Iterable[str]) -> str | None:
-    """The one override whose value is quoted: optimizer.generator.lr=-1 for "Invalid learning rate: -1".
+def _blame(message: str, overrides: Iterable[str]) -> str | None:
+    """Put the override before a foreign message that quotes its value: `Invalid learning rate: -0.001`.
 
-    A count such as 2 may stand for anything in a message; it has to speak of the key as well.
+    A count such as 2 may mean anything in a message, which then has to speak of the key as well. None if no override
+    fits, or several do.
     """
-    quoted = []
+    found = []
     for override in overrides:
-        key, _, value = override.partition("=")
-        named = any(word in message.lower() for word in key.rpartition(".")[2].split("_") if len(word) > 2)
+        key = override.partition("=")[0].rpartition(".")[2]
+        value = _value(override)
+        named = any(word in message.lower() for word in key.split("_") if len(word) > 2)
         if re.search(rf"(?<![\w.-]){re.escape(value)}(?!\w)", message) and (named or not value.isdecimal()):
-            quoted.append(override)
-    return quoted[0] if len(quoted) == 1 else None
+            found.append(override)
+    return f"{found[0]}: {message}" if len(found) == 1 else None
+
+
+def _value(override: str) -> str:
+    """The value as Python prints it: -0.001 for lr=-1e-3."""
+    try:
+        return str(OverridesParser.create().parse_override(override).value())
+    except OverrideParseException:
+        return override.partition("=")[2]
 
 
 def _root(error: BaseException) -> BaseException:
-    """What a constructor raised, inside Hydra's wrapping."""
+    """The error that a constructor raised, without Hydra's wrapping."""
     while isinstance(error, InstantiationException) and error.__cause__:
         error = error.__cause__
     return error
@@ -236,7 +260,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def explain_composition(error: Exception, config_name: str, overrides: list[str], folder: Path) -> str:
-    """What is wrong with the overrides of a command. `folder` is where its config comes from."""
+    """Say what is wrong with the overrides of a command, whose config comes from `folder`."""
     if isinstance(error, OverrideParseException):
         return explain_syntax(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
@@ -247,14 +271,14 @@ def explain_composition(error: Exception, config_name: str, overrides: list[str]
             if group in groups() and option not in options(group):
                 return _explain_option(group, option, options(group))
     if isinstance(error, MissingConfigException):
-        return _one_line(str(error).partition("Config search path")[0])
+        return one_line(str(error).partition("Config search path")[0])
     if isinstance(error, ConfigCompositionException):
         if found := re.match(r"Could not (?:override|delete) '([^'@=]+)", str(error)):
             return _explain_key(found[1], config_name, overrides, folder)
         if found := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error)):
             return f"{found[1]}={found[2]}: several values; add -m to run each, or write {found[1]}=[{found[2]}]"
         if found := re.match(r"Could not append to config. An item is already at '(.+?)'", str(error)):
-            return f"+{found[1]}: it is in the config already; leave out the +"
+            return f"+{found[1]}: the config already has it; leave out the +"
     if "Unknown plugin class" in str(error):
         chosen = next((override for override in overrides if override.startswith("hydra/launcher=")), "hydra/launcher")
         return f"{chosen}: it is not installed; pip install 'gan-lightning[slurm]'"
@@ -272,7 +296,7 @@ def explain_syntax(override: str) -> str:
 
 
 def explain_flag(message: str, flags: Iterable[str], config_name: str) -> str:
-    """argparse's message; for an unknown flag also what may be meant."""
+    """argparse's message; for an unknown flag with a suggestion."""
     found = re.match(r"unrecognized arguments: (-[^\s=]+)=?(\S*)", message)
     if not found:
         return message
@@ -313,12 +337,12 @@ def _explain_key(key: str, config_name: str, overrides: list[str], folder: Path)
 
 
 def explain_clipping(norm: object) -> str:
-    """For Lightning's own key, which is well known and would be taken."""
+    """The message for Lightning's own key, which many people know and would type."""
     return f"trainer.gradient_clip_val={norm}: Lightning cannot clip for two optimizers; use max_gradient_norm={norm}"
 
 
 def suggest_keys(word: str, keys: Iterable[str]) -> list[str]:
-    """Up to three keys that may be meant: of the same last part, else similar, else similar at their end."""
+    """Suggest up to three keys: with the same last part, or else similar, or else with a similar last part."""
     keys = list(dict.fromkeys(keys))
     last = {key: key.rpartition(".")[2] for key in keys}
     tail = word.rpartition(".")[2]
@@ -330,7 +354,7 @@ def suggest_keys(word: str, keys: Iterable[str]) -> list[str]:
 
 
 def _compose(folder: Path, config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """The config without the override that failed; without any where the others fail as well."""
+    """Compose the config with these overrides, or with none if they fail too."""
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         for attempt in (overrides, []):
             with contextlib.suppress(Exception):
@@ -339,18 +363,14 @@ def _compose(folder: Path, config_name: str, overrides: list[str]) -> dict[str, 
 
 
 def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every key that a user may type, blocks included. Those of `gan` only refer to others."""
     for key, value in config.items():
+        if key == "gan":
+            continue
         if key != "_target_":
             yield f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _dotted_keys(value, f"{prefix}{key}.")
-
-
-# --- Words -------------------------------------------------------------------------------------------------
-
-
-def _one_line(message: object) -> str:
-    return " ".join(filter(None, map(str.strip, str(message).splitlines())))  # blanks in a path stay
 
 
 def _listed(names: Iterable[str], most: int = 15) -> str:

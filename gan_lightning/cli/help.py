@@ -1,4 +1,4 @@
-"""What `--help` prints."""
+"""The text that `--help` prints."""
 
 import re
 import string
@@ -10,9 +10,9 @@ from gan_lightning.files import conf_dir, groups, options
 
 
 def help_text(config_name: str) -> str:
-    """conf/hydra/help/<command>.yaml, filled in; without one the command's YAML, whose comments say enough.
+    """Fill in conf/hydra/help/<command>.yaml. Without that file, return the command's YAML with its comments.
 
-    Hydra's own --help takes longer with every option there is.
+    Hydra's own --help gets slower with every option in conf/.
     """
     text = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
     keys = re.sub(r"(?ms)^(defaults|hydra):.*?(?=^\w|\Z)", "", text)  # with their comments
@@ -25,7 +25,7 @@ def help_text(config_name: str) -> str:
 
 
 def _describe_options(text: str) -> str:
-    """Every option with the first comment of its file; a star marks what the config with this text takes."""
+    """List every option with the first comment of its file. A star marks the defaults of the config in `text`."""
     defaults: dict[str, str] = {}
     for entry in OmegaConf.to_container(OmegaConf.create(text))["defaults"]:  # type: ignore[call-overload, index]
         defaults.update(entry if isinstance(entry, dict) else {})

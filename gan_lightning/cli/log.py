@@ -1,4 +1,4 @@
-"""What is logged where: one line for the terminal, everything for train.log."""
+"""Logging: one line for the terminal, everything for train.log."""
 
 import logging
 import sys
@@ -6,17 +6,18 @@ import warnings
 from typing import Any
 
 from gan_lightning.cli.processes import rank
+from gan_lightning.terminal import one_line
 
 DEPRECATIONS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 def log_warnings() -> None:
-    """A warning is one line on the terminal and in train.log; a library's deprecation in train.log only."""
+    """Show a warning as one line on the terminal and in train.log; a library's deprecation only in train.log."""
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         level = logging.DEBUG if issubclass(category, DEPRECATIONS) else logging.WARNING
-        text = " ".join(str(message).split())
-        logging.getLogger("py.warnings").log(level, "%s: %s (%s:%d)", category.__name__, text, filename, lineno)
+        where = f"({filename}:{lineno})"
+        logging.getLogger("py.warnings").log(level, "%s: %s %s", category.__name__, one_line(message), where)
 
     warnings.showwarning = show
     # On a cluster's login node, and on every machine where it is installed.
@@ -26,7 +27,7 @@ def log_warnings() -> None:
 
 
 class TerminalHandler(logging.StreamHandler):
-    """Writes to what sys.stdout is at the time, which is not the same while a progress bar is shown.
+    """Write to the current sys.stdout, which a progress bar replaces while it is shown.
 
     Used by conf/hydra/job_logging.
     """
@@ -40,7 +41,7 @@ class TerminalHandler(logging.StreamHandler):
 
 
 class RankZero(logging.Filter):
-    """Lets the first of a run's processes speak, and no other. Used by conf/hydra/job_logging."""
+    """Let only the first of a run's processes write. Used by conf/hydra/job_logging."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return rank() == 0

@@ -1,4 +1,4 @@
-"""A new run does not write into the folder of another one."""
+"""Keep a new run out of the folder of another one."""
 
 import sys
 from pathlib import Path
@@ -17,19 +17,20 @@ USAGE = 2  # exit code
 
 
 class NewRun(Callback):
-    """Ends the command before it writes anything where a new run would be mixed with one that is in its folder.
+    """End the command before it writes anything, if the folder of the new run already holds a run.
 
-    A run that is resumed, a job of a sweep and Lightning's further processes come with hydra.output_subdir=null.
+    A resumed run, a job of a sweep and Lightning's other ranks do not have this callback: they start with
+    hydra.output_subdir=null.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if rank() > 0:  # the first process has begun the run
             return
-        HydraConfig.instance().set_config(config)  # as Hydra does next: the folder's name may refer to it
+        HydraConfig.instance().set_config(config)  # as Hydra does next; the folder's name may refer to it
         try:
             check_new(Path(OmegaConf.select(config, "hydra.run.dir")))
         except (OSError, OmegaConfBaseException):
-            return  # Hydra meets it next, and it is explained then
+            return  # Hydra meets the same error next, and it is explained then
         except ValueError as error:
             say(f"error: {error}")
-            sys.exit(USAGE)  # Hydra makes a warning of any exception of a callback
+            sys.exit(USAGE)  # Hydra turns an exception of a callback into a warning

@@ -1,4 +1,4 @@
-"""What a sweep says: a line when a job starts and ends; in a terminal also what each worker is at."""
+"""Show a sweep: a line when a job starts and ends; in a terminal also what each worker does."""
 
 import logging
 import re
@@ -15,8 +15,8 @@ from gan_lightning.terminal import format_seconds
 
 log = logging.getLogger(__name__)
 
-TAIL = 4096  # bytes at the end of a log that hold its last line
-SAID = re.compile(r"INFO +gan_lightning[\w.]*: (\S.*)")  # by us, not by Lightning
+TAIL = 4096  # bytes at the end of a log that are searched for its last line
+SAID = re.compile(r"INFO +gan_lightning[\w.]*: (\S.*)")  # logged by us, not by Lightning
 
 
 class Board:
@@ -24,8 +24,8 @@ class Board:
 
     Args:
         workers: slots for jobs.
-        metric: of metrics.json that tells which job is best.
-        direction: minimize | maximize; None: as the metric asks.
+        metric: the number in metrics.json that ranks the jobs.
+        direction: minimize | maximize; None: the metric's own.
     """
 
     def __init__(self, workers: int, metric: str, direction: str | None = None) -> None:
@@ -63,7 +63,7 @@ class Board:
                 self.live = None
 
     def kept(self, job: Job, state: RunState) -> None:
-        """A job that an earlier sweep has brought to its end."""
+        """A job that ended in an earlier sweep."""
         self._tell(job, state, "before")
 
     def _tell(self, job: Job, state: RunState, when: str) -> None:
@@ -98,7 +98,7 @@ class Board:
 
 
 def last_line(run: Path) -> str:
-    """The last thing that a run has said in its train.log."""
+    """The last line that a run has logged to its train.log."""
     try:
         with (run / "train.log").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))

@@ -1,11 +1,12 @@
-"""What is around a sweep of any kind: its log, Ctrl-C, and the leaderboard when it is over."""
+"""A sweep's log, its signals, and the leaderboard at its end."""
 
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,63 +24,86 @@ log = logging.getLogger("gan_lightning.sweeps")
 
 @contextmanager
 def at_work(config: DictConfig, launcher: Any, stopping: threading.Event | None) -> Iterator[None]:
-    """Around the jobs of a sweep.
+    """Run the jobs of a sweep inside of this: it writes sweep.log, and listens to Ctrl-C and SIGTERM.
 
-    What it says goes to sweep.log in its folder as well, with the time. At Ctrl-C or SIGTERM `stopping` is set, which
-    lets the jobs save and end; the second one kills them; the third is Python's own. Then KeyboardInterrupt is raised.
+    The first Ctrl-C sets `stopping`, so that the jobs save and end; the second one kills them; the third one is
+    Python's own.
 
     Args:
         stopping: None for a launcher whose jobs see the Ctrl-C themselves.
+
+    Raises:
+        KeyboardInterrupt: at the end, after a Ctrl-C.
     """
-    folder = Path(config.hydra.sweep.dir)
+    pressed = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM) if stopping else ()
+    with sweep_log(Path(config.hydra.sweep.dir)) as handler:
+        log.info("%s: %d at a time", shorten(config.hydra.sweep.dir), config.sweep.workers)
+        unused = [f"sweep.{key}" for key in ("timeout", "retries", "gpus_per_job") if config.sweep[key]]
+        if unused and not isinstance(launcher, ProcessLauncher):
+            log.warning("%s: not used by this hydra/launcher", ", ".join(unused))
+        try:
+            with handling(numbers, partial(stop, launcher, stopping, pressed)):
+                yield
+        except Exception as error:
+            record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), sys.exc_info())
+            handler.emit(record)  # the traceback goes to the file; the line for the terminal comes at the end
+            if not pressed.is_set():
+                raise
+        finally:
+            if hasattr(launcher, "close"):
+                launcher.close()
+            if pressed.is_set():
+                log.info("stopped; the same command with sweep.name=%s goes on", config.sweep.name)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def sweep_log(folder: Path) -> Iterator[logging.Handler]:
+    """Write what is logged to sweep.log as well, with the time."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(folder / SWEEP_LOG, encoding="utf-8", errors=BYTES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
-    log.info("%s: %d at a time", shorten(folder), config.sweep.workers)
-    unused = [key for key in ("timeout", "retries", "gpus_per_job") if config.sweep[key]]
-    if unused and not isinstance(launcher, ProcessLauncher):
-        log.warning("%s: not used by this hydra/launcher", ", ".join(f"sweep.{key}" for key in unused))
-    pressed = False
+    try:
+        yield handler
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        assert stopping
-        stopping.set()
-        if pressed and hasattr(launcher, "kill"):
-            launcher.kill()
-        if pressed:
-            signal.signal(number, signal.default_int_handler)
-        elif hasattr(launcher, "kill"):
-            log.info("the jobs save their checkpoints and end; a second Ctrl-C kills them")
-        else:
-            log.info("no other job is started; those that were submitted go on (scancel)")
-        pressed = True
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if stopping else ()
+@contextmanager
+def handling(numbers: Iterable[int], handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle these signals so, and as before afterwards."""
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
-    except Exception as error:
-        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), sys.exc_info())
-        handler.emit(record)  # the traceback goes to the file; the line to the terminal comes at the end
-        if not pressed:
-            raise
     finally:
         for number, earlier in previous.items():
             signal.signal(number, earlier)
-        if hasattr(launcher, "close"):
-            launcher.close()
-        if pressed:
-            log.info("stopped; the same command with sweep.name=%s goes on", config.sweep.name)
-        log.removeHandler(handler)
-        handler.close()
-    if pressed:
-        raise KeyboardInterrupt
+
+
+def stop(
+    launcher: Any, stopping: threading.Event | None, pressed: threading.Event, number: int, frame: FrameType | None
+) -> None:
+    """Handle a Ctrl-C, the first one or a later one."""
+    assert stopping
+    stopping.set()
+    can_kill = hasattr(launcher, "kill")
+    if pressed.is_set():
+        if can_kill:
+            launcher.kill()
+        signal.signal(number, signal.default_int_handler)
+    elif can_kill:
+        log.info("the jobs save their checkpoints and end; a second Ctrl-C kills them")
+    else:
+        log.info("no other job is started; those that were submitted go on (scancel)")
+    pressed.set()
 
 
 def finish(config: DictConfig) -> None:
-    """Print the leaderboard of a sweep, and write it to the sweep's folder.
+    """Print a sweep's leaderboard, and write it to the sweep's folder.
 
     Raises:
         JobsFailed: if a job failed.

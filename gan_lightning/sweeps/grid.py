@@ -1,4 +1,4 @@
-"""Every combination of the values typed, `-m model=mlp,dcgan seed=0,1`, and a leaderboard at the end."""
+"""Run every combination of the values typed, `-m model=mlp,dcgan seed=0,1`, and print a leaderboard."""
 
 import logging
 from collections.abc import Sequence
@@ -18,16 +18,18 @@ log = logging.getLogger(__name__)
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own product of values; what it adds is around it."""
+    """Hydra's own product of values, with our checks, log and leaderboard around it."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Raises JobsFailed if a job ended without a result."""
+        """Raise JobsFailed if a job ended without a result."""
         assert self.config and self.launcher
         folder = Path(self.config.hydra.sweep.dir)
-        direction_of(self.config.sweep.metric, self.config.sweep.direction, "sweep.direction")  # refuses a mistyped one
+        direction_of(
+            self.config.sweep.metric, self.config.sweep.direction, "sweep.direction"
+        )  # raises for a mistyped one
         if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
             log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
-        if not isinstance(self.launcher, ProcessLauncher):  # Hydra's would write new runs into the earlier ones
+        if not isinstance(self.launcher, ProcessLauncher):  # Hydra's launcher would write into earlier runs
             for job in folder.glob("*/.hydra"):
                 check_new(job.parent, "sweep.name", self.config.sweep.name)
         stopping = getattr(self.launcher, "stopping", None)
@@ -37,6 +39,6 @@ class GridSweeper(BasicSweeper):
         return results
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Our launcher composes the configs of all jobs itself before it starts one."""
+        """Skip Hydra's check: our launcher composes the configs of all jobs before it starts one."""
         if not isinstance(self.launcher, ProcessLauncher):
             super().validate_batch_is_legal(batch)

@@ -1,7 +1,7 @@
-"""Ends what a sweep leaves behind when it is killed: a small process of its own that outlives the sweep.
+"""End the jobs of a sweep that was killed. This is a small process that outlives the sweep.
 
-Run as a script by `job.py`. Its input is a line per process group, `+1234` when a job starts and `-1234` when it has
-ended. The kernel closes that pipe when the sweep is gone, however it went; what is still running then is ended.
+`job.py` runs it as a script. It reads a line per process group, `+1234` when a job starts and `-1234` when it has
+ended. The kernel closes the pipe when the sweep is gone, for whatever reason; then the jobs that still run are ended.
 """
 
 import os
@@ -21,7 +21,7 @@ def main() -> None:
         else:
             groups.discard(group)
     if groups:
-        time.sleep(1)  # a job that has just started makes its group
+        time.sleep(1)  # a job that has just started has no group yet
     for group in groups:
         send(group, signal.SIGTERM)
     end = time.monotonic() + GRACE
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def send(group: int, number: int) -> bool:
-    """Signal a process group; False where none of it is left."""
+    """Signal a process group; False if none of it is left."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

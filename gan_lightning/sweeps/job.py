@@ -1,4 +1,4 @@
-"""One job of a sweep: a run in a process group of its own, started from the config in its folder."""
+"""One job of a sweep: a run in its own process group, started from the config in its folder."""
 
 import multiprocessing
 import multiprocessing.util
@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from gan_lightning.cli.processes import without_launcher
 from gan_lightning.files import shorten
 from gan_lightning.runs.folder import typed_overrides
 from gan_lightning.runs.identity import words_compared
@@ -32,10 +33,8 @@ GRACE = 30.0  # seconds for a job to save its checkpoint after it is asked to st
 POLL = 0.1  # seconds
 LONGEST_PLACE = 40  # letters of the folder of a socket, whose path the system cuts at 107
 
-# Forked from a process that has imported what takes long; where forks are not safe, started anew.
+# Forked from a process that has imported what takes long; spawned where forks are not safe.
 PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
-OF_A_CLUSTER = ("SLURM_", "TORCHELASTIC_")  # Lightning would wait for ranks that srun or torchrun started
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -46,8 +45,8 @@ class Job:
     Args:
         number: in its sweep.
         folder: of the run.
-        overrides: that its config follows from, without what only the sweep needs.
-        threads: CPU threads of each of its processes, where the user has not set them.
+        overrides: that its config was composed from, without those of the sweep itself.
+        threads: CPU threads of each of its processes, unless the user has set them.
         write_config: writes `.hydra/` into the folder.
     """
 
@@ -59,27 +58,27 @@ class Job:
 
 
 class Runner:
-    """Runs jobs, each until it has ended, and leaves no process of theirs behind.
+    """Run jobs, each until it ends, and leave none of their processes behind.
 
     Args:
         timeout: seconds that a job may take, or None.
-        retries: times that a job which fails is started again, from its last checkpoint where it has one.
+        retries: how often a failed job is started again, from its last checkpoint if it has one.
     """
 
     def __init__(self, timeout: float | None = None, retries: int = 0) -> None:
         self.timeout = timeout
         self.retries = retries
-        self.stopping = threading.Event()  # jobs are to save and end
-        self.killing = threading.Event()  # ... at once
+        self.stopping = threading.Event()  # jobs save and end
+        self.killing = threading.Event()  # jobs are killed
         self._guardian: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        self._polling = threading.Lock()  # multiprocessing looks after all processes in each of these calls
+        self._polling = threading.Lock()  # multiprocessing touches all processes in each of these calls
 
     def run(self, job: Job, gpus: Sequence[str] = ()) -> None:
-        """Bring a job to its end, from where it is; `run_state(job.folder)` says to which.
+        """Run a job until it ends, from where it is; `run_state(job.folder)` says how it ended.
 
         Args:
-            gpus: as in CUDA_VISIBLE_DEVICES; none: all that the sweep sees.
+            gpus: as in CUDA_VISIBLE_DEVICES; empty: all that the sweep sees.
         """
         self._wait_for_earlier(job.folder)
         if run_state(job.folder).is_final:
@@ -96,13 +95,13 @@ class Runner:
                 return
 
     def _wait_for_earlier(self, folder: Path) -> None:
-        """A job of a sweep that was killed a moment ago is still being ended by its guardian."""
+        """Wait for the guardian of a sweep that was killed a moment ago: it may still be ending this job."""
         deadline = time.monotonic() + 2 * guardian.GRACE
         while run_state(folder).name == "running" and time.monotonic() < deadline and not self.stopping.is_set():
             time.sleep(POLL)
 
     def _run_from_start(self, job: Job, environment: dict[str, str]) -> None:
-        shutil.rmtree(job.folder, ignore_errors=True)  # what was begun: nothing in it can be gone on with
+        shutil.rmtree(job.folder, ignore_errors=True)  # what was begun has no checkpoint to go on from
         job.write_config()
         config = ["--config-path", str(job.folder / ".hydra"), "--config-name", "config"]
         place = [f"hydra.run.dir={quote(job.folder)}", "hydra.output_subdir=null"]
@@ -127,13 +126,13 @@ class Runner:
         told = error.exists() and error.stat().st_mtime >= started
         if self.stopping.is_set():
             if told and not state.is_final:
-                error.unlink()  # of a process of it that was ended before the others
+                error.unlink()  # written by a process that was ended before the others
         elif not state.is_final and not told and (reason := reason or why(exit_code, job.folder)):
             error.write_text(f"{reason}\n", encoding="utf-8")
         return exit_code
 
     def _wait(self, process: BaseProcess) -> tuple[int, str | None]:
-        """Wait for the end of a job, or bring it about: its exit code, and why where the job itself cannot know."""
+        """Wait for the end of a job, or end it. Returns its exit code, and the reason if the job cannot know it."""
         assert process.pid
         deadline = time.monotonic() + self.timeout if self.timeout else float("inf")
         asked, reason = None, None
@@ -146,7 +145,7 @@ class Runner:
             if asked is None and (self.stopping.is_set() or time.monotonic() > deadline):
                 if not self.stopping.is_set():
                     reason = f"took longer than sweep.timeout={self.timeout:g} seconds"
-                if guardian.send(process.pid, signal.SIGTERM):  # else it has not made its group yet
+                if guardian.send(process.pid, signal.SIGTERM):  # False: it has not made its group yet
                     asked = time.monotonic()
             if asked is not None and (self.killing.is_set() or time.monotonic() - asked > GRACE):
                 guardian.send(process.pid, signal.SIGKILL)
@@ -158,7 +157,7 @@ class Runner:
                     [sys.executable, "-S", "-E", guardian.__file__],
                     stdin=subprocess.PIPE,
                     encoding="utf-8",
-                    start_new_session=True,  # a Ctrl-C in the terminal is not for it
+                    start_new_session=True,  # so that a Ctrl-C in the terminal does not reach it
                 )
 
     def _tell_guardian(self, line: str) -> None:
@@ -167,7 +166,7 @@ class Runner:
             print(line, file=self._guardian.stdin, flush=True)
 
     def close(self) -> None:
-        """Send the guardian home."""
+        """End the guardian."""
         with self._lock:
             if self._guardian:
                 self._guardian.communicate()
@@ -175,19 +174,19 @@ class Runner:
 
 
 def prepare_processes(threads: int) -> None:
-    """Begin to import what jobs need, in the process that they are forked from. To be called in the main thread.
+    """Start the process that jobs are forked from, and import there what jobs need. Call it in the main thread.
 
-    A Ctrl-C is for the sweep, not for that process, which would die of it while it imports.
+    That process ignores Ctrl-C, which would end it during its imports.
 
     Args:
-        threads: of each job; libraries read it when they are imported.
+        threads: of each job; libraries read the number when they are imported.
     """
     if PROCESSES.get_start_method() != "forkserver":
         return
     PROCESSES.set_forkserver_preload(["gan_lightning.sweeps.warm"])
     if len(tempfile.gettempdir()) > LONGEST_PLACE and os.path.isdir("/tmp"):
         own_place, tempfile.tempdir = tempfile.tempdir, "/tmp"
-        multiprocessing.util.get_temp_dir()  # it keeps to it
+        multiprocessing.util.get_temp_dir()  # chosen once, for the life of this process
         tempfile.tempdir = own_place
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     own = os.environ.get("OMP_NUM_THREADS")
@@ -203,10 +202,10 @@ def prepare_processes(threads: int) -> None:
 
 
 def become(args: list[str], environment: dict[str, str], output: str) -> None:
-    """Make this process the one that `python -m gan_lightning <args>` starts, in a process group of its own.
+    """Turn this process into `python -m gan_lightning <args>`, in its own process group.
 
     Args:
-        output: a file for what it prints.
+        output: the file that it prints to.
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -225,17 +224,15 @@ def become(args: list[str], environment: dict[str, str], output: str) -> None:
 
 
 def why(exit_code: int | None, folder: Path) -> str | None:
-    """Why a job ended that has not said so itself; None where it ended well."""
+    """The reason why a job ended without giving one; None if it ended well."""
     if exit_code is None or exit_code >= 0:
-        return (
-            f"ended with exit code {exit_code}; {shorten(folder / 'output.log')} has its words" if exit_code else None
-        )
+        return f"ended with exit code {exit_code}; see {shorten(folder / 'output.log')}" if exit_code else None
     name = signal.Signals(-exit_code).name
     return f"killed by {name}" + (": out of memory, or by hand" if name == "SIGKILL" else "")
 
 
 def end_group(group: int, within: float) -> None:
-    """Wait so many seconds for what is left of a process group whose first process has ended, then kill it."""
+    """Give the rest of a process group `within` seconds to end, then kill it. Its first process has ended."""
     deadline = time.monotonic() + within
     while guardian.send(group, 0):
         if time.monotonic() > deadline:
@@ -245,13 +242,13 @@ def end_group(group: int, within: float) -> None:
 
 
 def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
-    """Make sure that a job's folder holds nothing of worth, or what this job has begun there.
+    """Check that a job's folder is free, or holds what this job has begun.
 
     Raises:
-        ValueError: if another run is there.
+        ValueError: if it holds another run, or other files.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / ".hydra").exists():
-        raise ValueError(f"{shorten(folder)} holds something that is no run; choose another place: sweep.name=…")
+        raise ValueError(f"{shorten(folder)} holds files that are not a run; choose another place: sweep.name=…")
     other = typed_overrides(folder)
     worth = run_state(folder).name in ("done", "pruned", "running") or (folder / "checkpoints").exists()
     if worth and words_compared(other) != words_compared(overrides):
@@ -259,18 +256,14 @@ def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
 
 
 def omp_num_threads(threads: int) -> str:
-    """The user's OMP_NUM_THREADS, or else `threads`; OpenMP too takes no notice of one that is no number."""
+    """The user's OMP_NUM_THREADS, or `threads` if it is not set or not a number, which OpenMP ignores too."""
     own = os.environ.get("OMP_NUM_THREADS", "")
     return own if re.fullmatch(r" *[1-9]\d* *(,.*)?", own) else str(threads)
 
 
 def job_environment(threads: int, gpus: Sequence[str]) -> dict[str, str]:
-    """The user's environment, without what a launcher of processes has left in it."""
-    values = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in OF_A_LAUNCHER and not name.startswith(OF_A_CLUSTER)
-    }
+    """The user's environment with the threads and GPUs of a job, and without a launcher's variables."""
+    values = without_launcher(os.environ)
     values["OMP_NUM_THREADS"] = omp_num_threads(threads)
     if gpus:
         values["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

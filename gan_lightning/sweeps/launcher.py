@@ -1,6 +1,6 @@
-"""A process for each job of a sweep, so many at once, the next one as soon as a slot is free.
+"""Run each job of a sweep in its own process, several at once.
 
-conf/sweep/ has what can be set; how a job is started is in `job.py`.
+The settings are in conf/sweep/; `job.py` starts a job.
 """
 
 import logging
@@ -18,6 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gan_lightning.cli.checks import Rule, check_values, one_of, whole
 from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps.board import Board
 from gan_lightning.sweeps.job import Job, Runner, check_vacant, prepare_processes
@@ -25,22 +26,26 @@ from gan_lightning.sweeps.overrides import check_folders, job_folder, of_the_run
 
 log = logging.getLogger(__name__)
 
+RULES = {  # of sweep.*
+    "workers": whole(1),
+    "gpus_per_job": whole(0),
+    "retries": whole(0),
+    "on_failure": one_of("continue", "stop"),
+    "timeout": Rule(
+        lambda value: value is None or (type(value) in (int, float) and value > 0), "seconds, or null for no limit"
+    ),
+}
+
 
 class ProcessLauncher(Launcher):
-    """Runs each job in a fresh process, from a config that is composed here and written to the job's folder."""
+    """Run each job in a new process, from a config that is composed here and written to the job's folder."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Raises ValueError for settings that no job could run with."""
+        """Raise ValueError for settings that no job could run with."""
         self.hydra_context, self.config = hydra_context, config
         settings = config.sweep
         check_folders(config)
-        for key, least in ("workers", 1), ("gpus_per_job", 0), ("retries", 0):
-            if not isinstance(settings[key], int) or settings[key] < least:
-                raise ValueError(f"sweep.{key}={settings[key]} must be a whole number, {least} or more")
-        if settings.on_failure not in ("continue", "stop"):
-            raise ValueError(f"sweep.on_failure={settings.on_failure} must be continue or stop")
-        if not (settings.timeout is None or (isinstance(settings.timeout, int | float) and settings.timeout > 0)):
-            raise ValueError(f"sweep.timeout={settings.timeout} must be seconds, or null for no limit")
+        check_values(settings, RULES, "sweep")
         self.runner = Runner(settings.timeout, settings.retries)
         self.board = Board(settings.workers, settings.metric, settings.direction)
         self.slots: queue.SimpleQueue[tuple[int, list[str]]] = queue.SimpleQueue()
@@ -50,12 +55,13 @@ class ProcessLauncher(Launcher):
         prepare_processes(max(1, num_cpus() // settings.workers))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run all jobs; several threads may each launch some, and share the slots.
+        """Run all jobs. Several threads may call this at once; they share the slots.
 
-        What has become of a job is in its folder (`run_state`); the returns say no more than that it was looked after.
+        Returns:
+            COMPLETED for every job, even if it failed; `run_state` of its folder says how it ended.
         """
         if not job_overrides:
-            raise ValueError("what was typed stands for no job: a range such as seed=range(3,3) has no values")
+            raise ValueError("there is no job to run: a range such as seed=range(3,3) has no values")
         jobs = [self._prepare(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         with ThreadPoolExecutor(min(self.config.sweep.workers, len(jobs))) as threads:
             for done in [threads.submit(self._run, job) for job in jobs]:
@@ -64,7 +70,7 @@ class ProcessLauncher(Launcher):
 
     @property
     def stopping(self) -> threading.Event:
-        """Set it, and all jobs save and end, and no other is started."""
+        """Once set, all jobs save and end, and no other one starts."""
         return self.runner.stopping
 
     def kill(self) -> None:
@@ -77,7 +83,7 @@ class ProcessLauncher(Launcher):
         self.runner.close()
 
     def _prepare(self, overrides: Sequence[str], number: int) -> Job:
-        with self._composing:  # Hydra's parts are not made for several threads
+        with self._composing:  # Hydra is not thread-safe
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         folder, own = job_folder(self.config, number), of_the_run(overrides)
         check_vacant(folder, own)
@@ -104,14 +110,14 @@ class ProcessLauncher(Launcher):
             self.slots.put((slot, gpus))
 
     def _threads(self, config: DictConfig) -> int:
-        """CPU threads of each process of a job, where all slots share the CPUs evenly."""
+        """CPU threads for each process of a job: all slots share the CPUs evenly."""
         devices = str(config.trainer.devices)
         processes = self.config.sweep.workers * (int(devices) if devices.isdigit() else 1)
         return max(1, num_cpus() // processes)
 
 
 def num_cpus() -> int:
-    """That this process may use."""
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -141,7 +147,7 @@ def share_gpus(workers: int, gpus_per_job: int) -> list[list[str]]:
 
 
 def write_config(folder: Path, config: DictConfig, overrides: Sequence[str]) -> None:
-    """What Hydra writes for a run of its own: `.hydra/` with the config, the choices, and what was typed."""
+    """Write `.hydra/` as Hydra does for a single run: the config, the choices, and what was typed."""
     place = folder / ".hydra"
     place.mkdir(parents=True, exist_ok=True)
     task: Any = config.copy()
@@ -150,6 +156,6 @@ def write_config(folder: Path, config: DictConfig, overrides: Sequence[str]) -> 
     with open_dict(hydra):
         for key in "help", "hydra_help":
             hydra.pop(key, None)
-    OmegaConf.save(list(overrides), place / "overrides.yaml")  # first: by it the folder is known
+    OmegaConf.save(list(overrides), place / "overrides.yaml")  # first: `check_vacant` knows the folder by it
     OmegaConf.save({"hydra": hydra}, place / "hydra.yaml")
     OmegaConf.save(task, place / "config.yaml")

@@ -1,4 +1,4 @@
-"""What was typed after -m -> what each job's config follows from."""
+"""From what was typed after -m to the overrides of each job."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, open_dict
 
 from gan_lightning.runs.typed import quote
 
-REPORTING = "callbacks.pruning"  # how a trial's job is told to report to its study
+REPORTING = "callbacks.pruning"  # the key that makes a trial's job report to its study
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -17,13 +17,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def for_jobs(config: DictConfig, typed: Sequence[str]) -> list[str]:
-    """The overrides of the jobs, those that stand for several values among them: sweep.settings, then what was typed.
+    """The overrides of all jobs: sweep.settings, then what was typed. Some may have several values.
 
     Args:
         config: of the sweep.
+
+    Raises:
+        ValueError: for a value that is typed twice, since both jobs would be the same.
     """
     words = [word for word, override in zip(typed, parse(typed), strict=True) if not of_sweep(override)]
     keys = {override.key_or_group for override in parse(words)}
+    check_once(typed)
     settings = list(config.sweep.settings)
     settings = [
         word for word, override in zip(settings, parse(settings), strict=True) if override.key_or_group not in keys
@@ -31,12 +35,20 @@ def for_jobs(config: DictConfig, typed: Sequence[str]) -> list[str]:
     return [*settings, *words, f"hydra.sweep.dir={quote(config.hydra.sweep.dir)}"]
 
 
+def check_once(typed: Sequence[str]) -> None:
+    for override in parse(typed):
+        if override.is_choice_sweep():
+            values = [str(value) for value in override.sweep_iterator()]
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{override.input_line}: {twice[0]} is there twice; leave one out")
+
+
 def of_sweep(override: Override) -> bool:
     return override.key_or_group.split("/")[0].split(".")[0] == "sweep"
 
 
 def of_the_run(overrides: Sequence[str]) -> list[str]:
-    """Without what only the sweep needs: typed after `python -m gan_lightning`, they repeat the run."""
+    """The overrides that repeat the run when they are typed after `python -m gan_lightning`."""
     keys = [override.key_or_group for override in parse(overrides)]
     return [
         word
@@ -46,13 +58,13 @@ def of_the_run(overrides: Sequence[str]) -> list[str]:
 
 
 def job_folder(config: DictConfig, number: int) -> Path:
-    """Where a job of a sweep runs."""
+    """The folder of a job."""
     return Path(str(config.hydra.sweep.dir)) / str(number)
 
 
 def check_folders(config: DictConfig) -> None:
-    """Raises ValueError where hydra.sweep.subdir asks for other folders than `job_folder`."""
+    """Raise ValueError if hydra.sweep.subdir asks for other folders than `job_folder`."""
     with open_dict(config):
         config.hydra.job.num = 0
     if (asked := str(config.hydra.sweep.subdir)) != "0":
-        raise ValueError(f"hydra.sweep.subdir={asked}: jobs run in folders of their numbers; leave it out")
+        raise ValueError(f"hydra.sweep.subdir={asked}: each job runs in the folder of its number; leave it out")

@@ -1,4 +1,4 @@
-"""What a trial's run reports to its study, and its end where the study sees no promise in it."""
+"""Report the scores of a trial's run to its study, and end the run if the pruner says so."""
 
 import logging
 from typing import Any
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """Report a score after every evaluation, its step the epoch; end the run, cleanly, if the pruner says so.
+    """Report a score after every evaluation, with the epoch as its step, and end the run if the pruner says so.
 
-    Of several devices the first one asks, and tells the others.
+    On several devices the first one asks, and tells the others.
 
     Args:
         study: its name.
@@ -45,7 +45,7 @@ class Pruning(Callback):
             self.ending, trainer.should_stop = "pruned", True
 
     def ask(self, epoch: int, score: float) -> bool:
-        """Tell the study, and ask it. A trial that has ended already is a run that somebody has resumed by hand."""
+        """Report the score; True to prune. A trial that has ended is not asked: its run was resumed by hand."""
         import optuna
 
         storage = open_storage(self.storage)

@@ -1,4 +1,4 @@
-"""A grid as one of Optuna's samplers."""
+"""A grid as an Optuna sampler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 
 class EveryCombination(BaseSampler):
-    """Trial n gets the n-th combination. Optuna's GridSampler ends with an error where trials are asked and told.
+    """Give trial n the n-th combination. Optuna's GridSampler raises an error if trials are asked and told.
 
     Args:
         distributions: by key; floats need a step.

@@ -1,8 +1,8 @@
-"""The search space of a study: config keys and where their values lie -> the overrides of a trial.
+"""The search space of a study: from config keys and their ranges to the overrides of a trial.
 
     space:
       optimizer.generator.lr: {low: 1e-5, high: 1e-3, log: true}     # float
-      n_critic: {low: 1, high: 5, step: 1}                           # whole numbers: low, high and step are
+      n_critic: {low: 1, high: 5, step: 1}                           # whole numbers, if low, high and step are
       model.generator.hidden: {choices: ["[256, 512]", "[512, 512]"]}
 
 On the command line in Hydra's words: `n_critic=1,5`, `choice(...)`, `range(1,6)`, `interval(0.1,1)`, and
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 Space = dict[str, dict[str, Any]]
 RANGE = {"low", "high", "log", "step"}
-WORDS = re.compile("null|true|false|yes|no|on|off|inf|nan", re.IGNORECASE)  # that would not be read as text
+WORDS = re.compile("null|true|false|yes|no|on|off|inf|nan", re.IGNORECASE)  # not read as text without quotes
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], Space]:
-    """Overrides of one value, and those that stand for several as parts of a space."""
+    """Divide overrides into those with one value, and a space of those with several."""
     fixed: list[str] = []
     space: Space = {}
     for word, override in zip(overrides, parse(overrides), strict=True):
@@ -57,7 +57,7 @@ def _typed(override: Override) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Optuna's choices are numbers and text; a list is told as it is typed."""
+    """Optuna's choices are numbers and text; a list becomes the text that is typed for it."""
     value = _plain(value)
     return as_override(value) if isinstance(value, list | dict) else value
 
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_override(value: Any) -> str:
-    """A value in the grammar of Hydra's command line; text in quotes only where it needs them."""
+    """Write a value in the grammar of Hydra's command line; text gets quotes only if it needs them."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{as_override(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -82,10 +82,10 @@ def as_override(value: Any) -> str:
 
 
 def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
-    """Optuna's form of one key's values.
+    """Optuna's distribution of one key's values.
 
     Raises:
-        ValueError: if they are not written as above.
+        ValueError: if they are not written as in the module's docstring.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -107,7 +107,7 @@ def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
 
 
 def suggest(trial: Trial, key: str, values: BaseDistribution) -> Any:
-    """What Optuna proposes for a key; in a trial that was begun before, what it proposed then."""
+    """The value that Optuna proposes for a key; a trial that was begun before keeps its value."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(values, CategoricalDistribution):
@@ -123,14 +123,14 @@ def _is_number(value: Any) -> bool:
 
 
 def override(key: str, value: Any) -> str:
-    """`optimizer.generator.lr=0.00031`; of a list's text, which `distribution` has made, the list."""
+    """Write `optimizer.generator.lr=0.00031`. The text that `distribution` made of a list becomes the list again."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         return to_hydra(f"{key}={value}")
     return f"{key}={as_override(value)}"
 
 
 def first_values(distributions: dict[str, BaseDistribution]) -> list[str]:
-    """Overrides by which a space can be tried."""
+    """Overrides with the first value of each key, to compose a config once before the study starts."""
     from optuna.distributions import CategoricalDistribution
 
     words = []

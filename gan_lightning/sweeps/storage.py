@@ -1,4 +1,4 @@
-"""Where a study is kept."""
+"""Open the file or database that keeps a study."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_storage(place: str) -> BaseStorage:
 
 
 def open_database(url: str, tries: int = 5) -> BaseStorage:
-    """Of two sweeps that open a new database at once both make its tables: one of them tries again."""
+    """Open a database. Two sweeps that open a new one at once both make its tables, and one has to try again."""
     from optuna.storages import get_storage
 
     try:

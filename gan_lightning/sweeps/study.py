@@ -1,7 +1,7 @@
-"""An Optuna study as one of Hydra's sweepers: trials are asked for, run as jobs, and told.
+"""Run an Optuna study as a Hydra sweep.
 
-Who calls whom: `StudySweeper` has `sweep.workers` threads. Each takes a trial from `Trials`, which keeps the count and
-takes over what a killed sweep has left, launches its jobs, and tells how they ended.
+`StudySweeper` has `sweep.workers` threads. Each one takes a trial from `Trials`, launches the trial's jobs, and tells
+the study how they ended. `Trials` counts the trials, and takes over those that a killed sweep has left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from gan_lightning.cli.checks import check_values, whole
 from gan_lightning.files import python, shorten
 from gan_lightning.metrics.better import Direction, direction_of
 from gan_lightning.runs.identity import setting
@@ -36,19 +38,21 @@ from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.overrides import REPORTING, for_jobs, job_folder, parse
 from gan_lightning.sweeps.space import Space, as_override, distribution, first_values, override, split, suggest
 from gan_lightning.sweeps.storage import open_storage
+from gan_lightning.terminal import one_line
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 60.0  # seconds between signs of life in the study
-DEAD = 5 * HEARTBEAT  # without one for so long a trial of another machine is taken over
+DEAD = 5 * HEARTBEAT  # after so long without a sign of life, a trial of another machine is taken over
 
 
 class StudySweeper(Sweeper):
-    """Runs trials until the study has `sweep.n_trials`; started again it goes on where it was."""
+    """Run trials until the study has `sweep.n_trials`; started again, it goes on where it was."""
 
     config: DictConfig
     hydra_context: HydraContext
@@ -65,9 +69,11 @@ class StudySweeper(Sweeper):
         self.error: BaseException | None = None
 
     def sweep(self, arguments: list[str]) -> None:
-        """Raises JobsFailed if a trial failed, ValueError for settings that do not go together."""
+        """Raise JobsFailed if a trial failed, ValueError for settings that do not go together."""
         settings = self.config.sweep
-        check_counts(settings)
+        every = "distributions" in settings.sampler  # null: all combinations of the space
+        n_trials = whole(1, null="every combination") if every else whole(1)
+        check_values(settings, {"n_trials": n_trials, "seeds": whole(1)}, "sweep")
         if not self.config.metrics and settings.metric.startswith("metrics/"):
             raise ValueError(f"metrics=none: no job will have sweep.metric={settings.metric}; try metrics=judge")
         self.fixed, typed_space = split(for_jobs(self.config, arguments))
@@ -100,12 +106,12 @@ class StudySweeper(Sweeper):
         finish(self.config)
 
     def _show_best(self) -> None:
-        """What earlier sweeps of this study have found is the best so far."""
+        """Show the best score of earlier sweeps of this study."""
         if self.config.sweep.seeds == 1 and (best := self.trials.best()) and hasattr(self.launcher, "board"):
             self.launcher.board.best = self.launcher.board.sign * best[0], best[1]
 
     def _identity(self, space: Space) -> dict[str, Any]:
-        """What must stay the same for trials to be compared: the jobs' config, and what is asked of the study."""
+        """What all trials of a study must share to be compared: their config, and the study's own settings."""
         base = cast(dict[Any, Any], OmegaConf.to_container(self.base, resolve=False))
         keys = {"seed": self.base.seed, **setting(base)}
         same = {key: value for key, value in keys.items() if key not in space}
@@ -135,7 +141,7 @@ class StudySweeper(Sweeper):
             state = run_state(folder)
             trial.set_user_attr(f"folder_{turn}" if turn else "folder", str(folder))
             if state.name == "running" or (self.stopping.is_set() and state.name not in ("done", "pruned", "failed")):
-                return True  # it stays a running trial, for whoever goes on with the study
+                return True  # the trial stays a running one; the next sweep of this study takes it over
             if state.name != "done":
                 self.trials.tell(trial, None, state.name, state.error)
                 return state.name == "pruned"
@@ -156,19 +162,19 @@ class StudySweeper(Sweeper):
         except Exception as error:
             if isinstance(self.launcher, ProcessLauncher):
                 raise
-            # SLURM has ended it: of too much memory or time.
+            # SLURM has ended the job, which took too much memory or time.
             if not run_state(folder).is_final:
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / ERROR).write_text(f"{' '.join(str(error).split())[:500]}\n", encoding="utf-8")
+                (folder / ERROR).write_text(f"{one_line(error)[:500]}\n", encoding="utf-8")
 
     def _seed(self, turn: int) -> list[str]:
-        """The seeds of a trial follow the one that is set."""
+        """The override for one seed of a trial; they count up from `seed`."""
         if self.config.sweep.seeds == 1:
             return []
         return [f"seed={self.base.seed + turn}"]
 
     def _reporting(self, trial: Trial, turn: int) -> list[str]:
-        """What makes a job report to the study: the first of a trial's seeds, which alone may be pruned."""
+        """The override that makes a job report to the study: only the first seed of a trial, and only with a pruner."""
         pruner = OmegaConf.to_container(self.config.sweep.pruner) if self.config.sweep.pruner else None
         if turn or not pruner:
             return []
@@ -184,15 +190,15 @@ class StudySweeper(Sweeper):
 
 
 class Trials:
-    """The trials of a study, for several threads and several machines: each is run once, n_trials in all.
+    """The trials of a study, shared by threads and machines: each is run once, `n_trials` in all.
 
     Args:
         config: of the sweep.
-        distributions: of the keys that are searched.
-        identity: what must be the same in all trials.
+        distributions: by key, of what is searched.
+        identity: what all trials must share.
 
     Raises:
-        ValueError: if the study has trials of another identity.
+        ValueError: if the study has trials with another identity.
     """
 
     def __init__(
@@ -231,33 +237,45 @@ class Trials:
         return f"study {self.settings.name}: {ended} of {self.n_trials} trials have ended"
 
     def take(self) -> tuple[Trial, dict[str, Any]] | None:
-        """The next trial to run, with its values: one that a sweep now dead has begun, else a new one.
+        """The next trial to run, with its values: one that a dead sweep has begun, or else a new one.
 
-        None where there are enough.
+        None if there are enough.
         """
-        import optuna
-
-        # Of this process's threads, and of other sweeps that see this folder; a race between machines that share
-        # only a database can end in one trial too many.
+        # The locks keep out this process's threads and other sweeps that see this folder. Machines that share only a
+        # database may start one trial too many.
         with self.lock, FileLock(self.folder / ".sweepers" / "take.lock"):
             trials = self.study.get_trials(deepcopy=False)
-            running, waiting = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.WAITING
-            left = [trial for trial in trials if trial.state == running and self._is_abandoned(trial)]
-            self.study.sampler = self._sampler(left[0].number if left else len(trials))
-            if left:
-                trial = optuna.Trial(self.study, left[0]._trial_id)
-            elif sum(trial.state != waiting for trial in trials) >= self.n_trials:
+            trial = self._take_over(trials) or self._ask(trials)
+            if trial is None:
                 return None
-            else:
-                trial = self.study.ask()
             self.mine.add(trial._trial_id)
             trial.set_user_attr("sweeper", self.me)
             trial.set_user_attr("alive", time.time())
-            # Before another thread gives the study the sampler of its own trial. One that was begun has its values.
+            # Before another thread gives the study the sampler of its own trial. A trial that was begun has its values.
             return trial, {key: suggest(trial, key, distribution) for key, distribution in self.distributions.items()}
 
+    def _take_over(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+        """A trial that a dead sweep has begun."""
+        import optuna
+
+        running = [trial for trial in trials if trial.state == optuna.trial.TrialState.RUNNING]
+        left = next(filter(self._is_abandoned, running), None)
+        if left is None:
+            return None
+        self.study.sampler = self._sampler(left.number)
+        return optuna.Trial(self.study, left._trial_id)
+
+    def _ask(self, trials: Sequence[FrozenTrial]) -> Trial | None:
+        """A new trial, or None if there are enough."""
+        from optuna.trial import TrialState
+
+        if sum(trial.state != TrialState.WAITING for trial in trials) >= self.n_trials:
+            return None
+        self.study.sampler = self._sampler(len(trials))
+        return self.study.ask()
+
     def tell(self, trial: Trial, value: float | None, ended: str, error: str = "") -> None:
-        """How a trial has ended: done, with its value; pruned; else failed."""
+        """Tell the study how a trial ended: done (with a value), pruned, or else failed."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -274,7 +292,7 @@ class Trials:
                      value, *best)  # fmt: skip
 
     def best(self) -> tuple[float, int] | None:
-        """The best value of a trial, and its number; None before one is complete."""
+        """The best value, and the number of its trial; None if no trial is complete."""
         from optuna.trial import TrialState
 
         if not any(trial.state == TrialState.COMPLETE for trial in self.study.get_trials(deepcopy=False)):
@@ -282,7 +300,7 @@ class Trials:
         return self.study.best_value, self.study.best_trial.number
 
     def beat(self) -> None:
-        """Tell other machines now and then that the trials of this one are being worked at."""
+        """Tell other machines, once a minute, that this one still runs its trials."""
         if time.monotonic() - self.beaten < HEARTBEAT:
             return
         self.beaten = time.monotonic()
@@ -293,22 +311,24 @@ class Trials:
                 except Exception as error:  # a database that is away for a while
                     log.warning("the study cannot be told that its trials go on: %s", error)
 
-    def _is_abandoned(self, trial: Any) -> bool:
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        """Is the sweep dead that runs this trial? Asked under take.lock, so that no other sweep signs meanwhile."""
         sweeper = trial.user_attrs.get("sweeper")
         if sweeper == self.me:
             return False
         if sweeper is None and self.settings.storage is None:
-            return True  # killed before it could sign: who sees this study asks in turn
-        if sweeper and self._lock_of(sweeper).exists():
+            return True  # killed before it could sign
+        if sweeper and self._lock_of(sweeper).exists():  # it sees this folder
             return not is_locked(self._lock_of(sweeper))
+        assert trial.datetime_start
         alive = trial.user_attrs.get("alive") or trial.datetime_start.timestamp()
-        return time.time() - alive > DEAD
+        return bool(time.time() - alive > DEAD)
 
     def _lock_of(self, sweeper: str) -> Path:
         return self.folder / ".sweepers" / f"{sweeper}.lock"
 
     def _sampler(self, number: int = 0) -> Any:
-        """A sampler for the trial of this number: one that goes on in another process must not draw the same again."""
+        """A sampler with the trial's number in its seed, so that a study that goes on does not repeat its draws."""
         from hydra.utils import instantiate
 
         given = self.settings.sampler
@@ -330,17 +350,6 @@ class Trials:
                 f"({', '.join(changed[:8])}; {key} was {earlier.get(key)}, is {identity.get(key)}); "
                 "choose another sweep.name for a new study"
             )
-
-
-def check_counts(settings: DictConfig) -> None:
-    """Raises ValueError for numbers of trials and seeds that a study cannot have."""
-    every = "distributions" in settings.sampler
-    if not (settings.n_trials is None and every) and not (isinstance(settings.n_trials, int) and settings.n_trials > 0):
-        raise ValueError(
-            f"sweep.n_trials={settings.n_trials} must be a whole number, 1 or more; null with sweep/sampler=grid alone"
-        )
-    if not isinstance(settings.seeds, int) or settings.seeds < 1:
-        raise ValueError(f"sweep.seeds={settings.seeds} must be a whole number, 1 or more")
 
 
 def study_direction(settings: DictConfig) -> Direction:

@@ -1,6 +1,6 @@
-"""What takes long to import before a training: loaded once for a sweep, in the process its jobs are forked from.
+"""Import once, for all jobs of a sweep, what takes long to import: in the process that the jobs are forked from.
 
-Importing uses no device and draws no random number, so that a job is as fresh as one started from a shell.
+The imports use no device and draw no random numbers, so that a job starts like one from a shell.
 """
 
 from importlib import import_module

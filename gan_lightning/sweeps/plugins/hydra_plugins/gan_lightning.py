@@ -1,6 +1,6 @@
-"""What Hydra finds of `gan_lightning.sweeps`; it takes launchers and sweepers from this namespace package only.
+"""Our launcher and sweeper, in the namespace package where Hydra looks for them.
 
-`cli/arguments.py` puts the folder above on the path of a -m run.
+`cli/arguments.py` adds the folder above to the path of a -m run.
 """
 
 from typing import Any
