@@ -43,28 +43,30 @@ def main(config: DictConfig) -> None:
     from lightning.pytorch.callbacks import LambdaCallback
 
     from gan_lightning.callbacks.interrupt import Interrupt
-    from gan_lightning.runs.checkpoint import check_resumable, read_checkpoint
+    from gan_lightning.runs.checkpoint import read_checkpoint
     from gan_lightning.runs.lock import alone_in
+    from gan_lightning.runs.resume import check_end, check_resumable, restoring, scores_until
 
     gan, earlier, scored = build_gan(config), 0, {}
     folder = Path(config.trainer.default_root_dir)
     if config.resume:
         checkpoint = read_checkpoint(config.resume, "resume")
-        check_resumable(checkpoint, gan, shorten(config.resume))
-        earlier = check_end(config, checkpoint)
-        scored = earlier_scores(folder, earlier)
+        earlier = check_resumable(checkpoint, gan, shorten(config.resume))
+        check_end(config, checkpoint)
+        scored = scores_until(folder, earlier)
     data = instantiate(config.data)
     started = time.perf_counter()
     note = partial(write_record, config, started=started, earlier=earlier, scored=scored)
     callbacks: list[Callback] = [interrupt := Interrupt()]
     if config.resume:
-        callbacks.append(LambdaCallback(on_train_batch_start=partial(forget_end, config, earlier, note)))
+        callbacks.append(LambdaCallback(on_train_batch_end=partial(forget_end, config, earlier, note)))
     # Whatever ends the run, a kill too, it keeps the scores that it had.
     callbacks.append(LambdaCallback(on_validation_end=lambda trainer, _: note(trainer, "running")))
     trainer = build_trainer(config, *callbacks, earlier=earlier)
     with alone_in(folder) if rank() == 0 else nullcontext():  # the first process holds the lock for all
         try:
-            trainer.fit(gan, data, ckpt_path=config.resume)
+            with restoring(shorten(config.resume), trainer, earlier) if config.resume else nullcontext():
+                trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
             raise KeyboardInterrupt from None
         if trainer.is_global_zero:
@@ -77,62 +79,13 @@ def main(config: DictConfig) -> None:
 def forget_end(
     config: DictConfig, earlier: int, note: Callable[..., Any], trainer: Trainer, gan: LightningModule, *_: Any
 ) -> None:
-    """Before its first iteration, when it cannot be refused any more, a resumed run forgets its earlier end."""
-    from gan_lightning.runs.resume import keep_end
+    """After its first iteration, when it cannot be refused any more, a resumed run forgets its earlier end."""
+    from gan_lightning.runs.resume import save_end
 
-    if gan.global_step == earlier:
+    if gan.global_step == earlier + 1:
         if trainer.is_global_zero:
-            keep_end(config)
+            save_end(config)
         note(trainer, "running")
-
-
-def earlier_scores(folder: Path, iterations: int) -> dict[str, Any]:
-    """What a run to be resumed was last scored with, if that was no later than it goes on from."""
-    from gan_lightning.runs.state import run_state
-
-    metrics = run_state(folder).metrics
-    about = metrics.get("scored")
-    if not isinstance(about, dict) or not isinstance(at := about.get("iteration"), int) or at > iterations:
-        return {}
-    return {"scored": about} | {name: value for name, value in metrics.items() if name.startswith("metrics/")}
-
-
-def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
-    """The iterations that a run to be resumed has done.
-
-    Raises:
-        ValueError: if there are none left to do.
-    """
-    from gan_lightning.runs.resume import has_end_in_schedule
-    from gan_lightning.runs.state import AT_END
-
-    iterations = checkpoint["global_step"]
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
-    ends = {"max_epochs": (epochs, config.trainer.max_epochs), "max_steps": (iterations, config.trainer.max_steps)}
-    for key, (done, end) in ends.items():
-        if end not in (-1, None) and done >= end:
-            further = (
-                f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))} "
-                f"trainer.{key}={done + max(1, done // 5)}"
-            )
-            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else f"further: {further}"
-            raise ValueError(f"resume={shorten(config.resume)}: {AT_END}, trainer.{key}={end}; {way_out}")
-    if (timer := build_timer(config)) and (state := checkpoint["callbacks"].get("Timer")):
-        timer.load_state_dict(state)
-        if timer.time_remaining() <= 0:
-            raise ValueError(
-                f"resume={shorten(config.resume)}: {AT_END}, trainer.max_time={config.trainer.max_time}; "
-                "further: a longer one, which counts from the start of the run"
-            )
-    return iterations
-
-
-def build_timer(config: DictConfig) -> Any:
-    """What Lightning makes of trainer.max_time; None without one."""
-    from lightning.pytorch.callbacks import Timer
-
-    limit = plain(config.trainer).get("max_time")
-    return Timer(limit) if limit else None
 
 
 def build_gan(config: DictConfig) -> GAN:
@@ -280,6 +233,7 @@ def build_trainer(config: DictConfig, *callbacks: Any, earlier: int = 0) -> Trai
 def check_trainer(config: DictConfig) -> None:
     """Raises ValueError, with its key, for a setting of the Trainer that cannot be used."""
     from gan_lightning.cli.errors import explain_clipping
+    from gan_lightning.runs.resume import build_timer
 
     if "16" in str(config.trainer.precision).replace("bf16", ""):
         raise ValueError(
@@ -289,7 +243,7 @@ def check_trainer(config: DictConfig) -> None:
     for key in "max_epochs", "max_steps", "limit_train_batches":
         if config.trainer.get(key) == 0:
             raise ValueError(f"trainer.{key}={config.trainer[key]}: there is nothing to train; leave it out, or try 1")
-    if (timer := build_timer(config)) and timer.time_remaining() <= 0:
+    if (timer := build_timer(config.trainer.get("max_time"))) and timer.time_remaining() <= 0:
         raise ValueError(f"trainer.max_time={config.trainer.max_time}: there is no time to train; leave it out")
     every = config.trainer.check_val_every_n_epoch
     if every is not None and not (isinstance(every, int) and every >= 1):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gan_lightning.runs.resume import AtEnd
 from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps import guardian
 from gan_lightning.sweeps import job as jobs
@@ -139,8 +140,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_scores_starts_anew(run
 
     def at_end(folder, args):
         if args[0].startswith("resume="):
-            (folder / "error.txt").write_text("resume=x: the run is at its end, trainer.max_epochs=2")
-            sys.exit(1)
+            sys.exit(AtEnd.exit_code)
         done(folder, args)
 
     assert run(at_end).name == "done"

@@ -97,8 +97,9 @@ class Checkpoints(Checkpoint):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"] if state.get("monitor", self.monitor) == self.monitor else None
-        self.earlier_seconds = state["seconds"]
+        is_same = state["monitor"] == self.monitor
+        self.best = state["best"] + 0.0 if is_same and state["best"] is not None else None  # a text raises TypeError
+        self.earlier_seconds = state["seconds"] + 0.0
 
 
 def diverged(trainer: Trainer, what: str) -> FloatingPointError:

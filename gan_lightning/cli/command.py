@@ -97,7 +97,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
             check_whole_numbers(config, config_name)
             main(config)
         except Exception as error:
-            exit_code = FAILED
+            exit_code = getattr(error, "exit_code", FAILED)
             _report(error, config_name, started)
         finally:
             os.environ[FULL_ERROR] = "1"

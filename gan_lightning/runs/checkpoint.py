@@ -4,12 +4,9 @@ A checkpoint is untrusted input: it is plain containers and tensors, and only th
 built from it. They are built without memory first, and get it when the file is seen to hold their weights.
 """
 
-import copy
-import operator
 import pickletools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
 from gan_lightning.runs.folder import find_checkpoint, other_checkpoints
+from gan_lightning.terminal import one_line
 
 MODELS = "gan_lightning.models."
 # What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
@@ -36,45 +34,11 @@ MAX_VALUES = 1000  # in the config of a network; ours have some ten
 MAX_DEPTH = 10  # of lists and dicts within each other
 MAX_NUMBER = 1_000_000  # of channels, pixels, layers
 MAX_TEXT = 200  # characters
+SHORT = 60  # characters of a value in an error
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-BEGUN_AND_DONE = {count: dict.fromkeys(("ready", "completed"), _is_count) for count in ("total", "current")}
-PROGRESS = {
-    count: dict.fromkeys(("ready", "started", "processed", "completed"), _is_count) for count in ("total", "current")
-}
-# What Lightning takes from a checkpoint without a look at it: a dict of the keys it reads, down to tests of values.
-RESUMABLE: dict[str, Any] = {
-    "global_step": _is_count,
-    "callbacks": {},
-    "lr_schedulers": lambda value: value == [],
-    "pytorch-lightning_version": lambda value: isinstance(value, str) and re.fullmatch(r"\d+\.\d+\.\d+\S*", value),
-    "loops": {
-        "fit_loop": {
-            "state_dict": {},
-            "epoch_progress": PROGRESS,
-            "epoch_loop.state_dict": {"_batches_that_stepped": _is_count},
-            "epoch_loop.batch_progress": {**PROGRESS, "is_last_batch": lambda value: isinstance(value, bool)},
-            "epoch_loop.manual_optimization.optim_step_progress": BEGUN_AND_DONE,
-        }
-    },
-}
-CALLBACKS = {  # of those that it may have
-    "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
-    "Scalars": lambda state: isinstance(state, dict) and all(map(_is_number, state.values())),
-    "Timer": {"time_elapsed": lambda spent: isinstance(spent, dict) and all(map(_is_number, spent.values()))},
-    "Alarms": {
-        "since": lambda since: isinstance(since, dict) and all(map(_is_count, since.values())),
-        "raised": lambda raised: isinstance(raised, list) and all(isinstance(name, str) for name in raised),
-    },
-}
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -127,13 +91,13 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     version = about.get("version")
     if not isinstance(version, int) or version > CHECKPOINT_VERSION:
         raise ValueError(
-            f"{key}={path} has format {_one_line(version)}, this version reads {CHECKPOINT_VERSION}; "
+            f"{key}={path} has format {one_line(version, SHORT)}, this version reads {CHECKPOINT_VERSION}; "
             "update gan_lightning"
         )
     for name, tensor in _tensors(checkpoint):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{key}={path}: {_one_line(name)} has the shape {tuple(tensor.shape)}, which unfolds "
+                f"{key}={path}: {one_line(name, SHORT)} has the shape {tuple(tensor.shape)}, which unfolds "
                 f"{tensor.untyped_storage().nbytes()} bytes to {tensor.numel() * tensor.element_size()}; refused"
             )
     return checkpoint
@@ -157,7 +121,7 @@ def _find_fault(path: Path) -> str | None:
                 named = (str(argument) for opcode, argument, _ in words if opcode.name == "GLOBAL")
                 for name in named:
                     if not PLAIN.fullmatch(name):
-                        return f"asks for {_one_line(name).replace(' ', '.')}, which is no plain data"
+                        return f"asks for {one_line(name, SHORT).replace(' ', '.')}, which is no plain data"
     return None
 
 
@@ -196,7 +160,7 @@ def load_gan(path: str | Path) -> GAN:
     try:
         return _build_gan(checkpoint).eval()
     except Exception as error:
-        reason = _one_line(error, length=400) or type(error).__name__
+        reason = one_line(error, 400) or type(error).__name__
         raise ValueError(f"ckpt={file} cannot be used: {reason}") from error
 
 
@@ -209,10 +173,10 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     if not isinstance(weights, dict):
         raise ValueError("it has no state_dict")
     if not isinstance(latent_dim, int) or not 1 <= latent_dim <= MAX_NUMBER:
-        raise ValueError(f"latent_dim={_one_line(latent_dim)} must be a whole number from 1 to {MAX_NUMBER}")
+        raise ValueError(f"latent_dim={one_line(latent_dim, SHORT)} must be a whole number from 1 to {MAX_NUMBER}")
     num_classes = about["num_classes"]
     if not _is_count(num_classes) or num_classes > MAX_NUMBER:
-        raise ValueError(f"num_classes={_one_line(num_classes)} must be a whole number from 0 to {MAX_NUMBER}")
+        raise ValueError(f"num_classes={one_line(num_classes, SHORT)} must be a whole number from 0 to {MAX_NUMBER}")
     # Tensors on "meta" have shapes and no memory, and draw no random numbers for their initial values.
     with torch.device("meta"):
         generator, discriminator = (build_network(networks[name]) for name in ("generator", "discriminator"))
@@ -223,7 +187,7 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
         ema=EMA() if about["averaged"] else None,
         latent_dim=latent_dim,
     ).eval()
-    _check_weights(gan, weights)
+    check_weights(gan, weights)
     _check_shapes(gan)
     # Copies, as two names in a file may stand for the same memory. Assigned, so that what the file lacks stays "meta".
     filled = {
@@ -233,101 +197,7 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     return gan
 
 
-def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str | Path) -> None:
-    """See to it that training can go on from a checkpoint: a damaged one may crash the process, not only the run.
-
-    Args:
-        checkpoint: from `read_checkpoint`.
-        gan: as the run's config builds it.
-        path: of the checkpoint, for the error.
-
-    Raises:
-        ValueError: if it lacks what a run is resumed from, or has it in another form.
-    """
-    try:
-        _check_form(checkpoint, RESUMABLE)
-        present = CALLBACKS.keys() & checkpoint["callbacks"].keys()
-        _check_form(checkpoint["callbacks"], {name: CALLBACKS[name] for name in present}, "callbacks")
-        _check_place(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
-        weights = checkpoint.get("state_dict")
-        if not isinstance(weights, dict):
-            raise ValueError("it has no state_dict")
-        _check_weights(gan, weights)
-        _check_optimizers(checkpoint.get("optimizer_states"), gan)
-    except ValueError as error:
-        raise ValueError(f"resume={path} cannot be resumed: {_one_line(error, length=400)}") from error
-
-
-def _check_form(found: Any, wanted: dict[str, Any] | Callable[[Any], Any], name: str = "") -> None:
-    """Raises ValueError with the first value of a nest of dicts that is missing or fails its test."""
-    if not isinstance(wanted, dict):
-        if not wanted(found):
-            raise ValueError(f"{name}={_one_line(found)} is not what a run has written")
-    elif not isinstance(found, dict):
-        raise ValueError(f"{name} is a {type(found).__name__}, not a dict")
-    else:
-        for key, value in wanted.items():
-            inner = f"{name}.{key}".lstrip(".")
-            if key not in found:
-                raise ValueError(f"it lacks {inner}")
-            _check_form(found[key], value, inner)
-
-
-def _check_place(fit_loop: dict[str, Any], iteration: int) -> None:
-    """Raises ValueError if the loops and the data have done another number of iterations."""
-    loader = fit_loop["state_dict"].get("combined_loader", [{"iteration": iteration}])
-    counts = {
-        "loops": fit_loop["epoch_loop.batch_progress"]["total"]["completed"],
-        "optimizers": fit_loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
-        "logs": fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"],
-    }
-    for name, count in counts.items():
-        if count != iteration:
-            raise ValueError(f"global_step={iteration}, and its {name} are at {count}")
-    if loader != [{"iteration": iteration}]:
-        raise ValueError(f"global_step={iteration}, and its combined_loader is at {_one_line(loader)}")
-
-
-def _check_optimizers(found: Any, gan: GAN) -> None:
-    """Raises ValueError if the optimizers' states are not such as the optimizers of this GAN come to have."""
-    if not isinstance(found, list) or len(found) != 2:
-        raise ValueError("it has not the states of two optimizers")
-    # A step of a copy shows what they have, whatever optimizers they are.
-    optimizers = copy.deepcopy(gan).configure_optimizers()
-    for i, (state, optimizer) in enumerate(zip(found, optimizers, strict=True)):
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-        _check_optimizer(state, optimizer.state_dict(), f"optimizer_states[{i}]")
-
-
-def _check_optimizer(found: Any, wanted: dict[str, Any], name: str) -> None:
-    _check_form(found, {"state": {}, "param_groups": lambda groups: isinstance(groups, list)}, name)
-    if len(found["param_groups"]) != len(wanted["param_groups"]):
-        raise ValueError(f"{name}.param_groups are not as many as those of the run")
-    for group, own in zip(found["param_groups"], wanted["param_groups"], strict=True):
-        form = {"lr": _is_number, "initial_lr": _is_number, "params": partial(operator.eq, own["params"])}
-        if "initial_betas" in own:
-            form["initial_betas"] = partial(operator.eq, own["initial_betas"])
-        _check_form(group, form, f"{name}.param_groups")
-    for weight, state in found["state"].items():  # none at all before the generator's first turn
-        place, own = f"{name}.state[{_one_line(weight)}]", wanted["state"].get(weight)
-        if own is None or not isinstance(state, dict) or state.keys() != own.keys():
-            raise ValueError(f"{place} is not that of a weight of the run")
-        for key, value in state.items():
-            if _form(value) != _form(own[key]):
-                raise ValueError(f"{place}.{key} is {_form(value)} in it and {_form(own[key])} in the run")
-
-
-def _form(value: Any) -> str:
-    """What must be the same of two values that may take each other's place; floats of any precision may."""
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{'floats' if value.is_floating_point() else value.dtype} {tuple(value.shape)}"
-
-
-def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
+def check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
     """Raises ValueError with the first of the networks' tensors that the file has not, or in another shape."""
     # Not its state_dict: a buffer that is not in there could not be filled.
     wanted = {
@@ -396,7 +266,9 @@ def _check_config(config: Any) -> None:
             items = [*value, *value.values()] if isinstance(value, dict) else value
             stack += [(item, depth + 1) for item in items]
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise ValueError(f"it asks for a network with the number {_one_line(value)}, above {MAX_NUMBER}; refused")
+            raise ValueError(
+                f"it asks for a network with the number {one_line(value, SHORT)}, above {MAX_NUMBER}; refused"
+            )
         elif isinstance(value, str) and len(value) > MAX_TEXT:
             raise ValueError(f"it asks for a network with a text of more than {MAX_TEXT} characters; refused")
         elif value is not None and not isinstance(value, int | float | str):
@@ -425,10 +297,3 @@ def _network_class(target: object) -> type[nn.Module]:
         if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(MODELS):
             return found
     raise ValueError(f"it asks for {target}, which is not a network of gan_lightning; refused")
-
-
-def _one_line(text: object, length: int = 60) -> str:
-    """Words from a file for the terminal: no line ends or control characters, and not many of them."""
-    line = " ".join(str(text).split())
-    line = "".join(character if character.isprintable() else "?" for character in line)
-    return line if len(line) <= length else f"{line[:length]}…"

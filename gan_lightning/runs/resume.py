@@ -3,16 +3,30 @@
 The command line is rewritten before Hydra reads it, so that every process of the run starts from the saved config.
 """
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import groups, written_whole
+from gan_lightning.files import PACKAGE, groups, python, shorten, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
 from gan_lightning.runs.identity import role_of
-from gan_lightning.runs.typed import quote
+from gan_lightning.runs.place import epochs_done, iterations_done
+from gan_lightning.runs.state import run_state
+from gan_lightning.runs.typed import as_argument, quote
+from gan_lightning.terminal import one_line
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from torch.optim import Optimizer
+
+    from gan_lightning.gan import GAN
 
 MAY_CHANGE = ("observes", "scores", "place")
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # of a run: a schedule may depend on it
@@ -72,6 +86,56 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
     return bool(old == value) if not OmegaConf.is_config(old) else bool(OmegaConf.to_container(old) == value)
 
 
+# --- In the process that trains ----------------------------------------------------------------------------
+
+
+class AtEnd(ValueError):
+    """A run that is to be resumed has nothing left to do.
+
+    Args:
+        path: of its checkpoint.
+        key: of the config, which set the end: trainer.max_epochs | trainer.max_steps | trainer.max_time.
+        done: epochs, iterations or seconds.
+        end: value of that key.
+        way_out: what to do, for the message.
+    """
+
+    exit_code = 3  # of the process: a sweep then starts the job anew, as it was killed before it had its scores
+
+    def __init__(self, path: str, key: str, done: float, end: Any, way_out: str) -> None:
+        super().__init__(f"resume={path}: the run is at its end, {key}={end}; {way_out}")
+        self.key, self.done, self.end = key, done, end
+
+
+def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> None:
+    """Raises AtEnd if a run to be resumed has nothing left to do."""
+    path, trainer = shorten(config.resume), config.trainer
+    done = {"max_epochs": epochs_done(checkpoint), "max_steps": iterations_done(checkpoint)}
+    for name, count in done.items():
+        key, end = f"trainer.{name}", trainer[name]
+        if end in (-1, None) or count < end:
+            continue
+        words = f"resume={as_argument(path)} {key}={count + max(1, count // 5)}"
+        way_out = f"further: {python()} -m gan_lightning {words}"
+        if has_end_in_schedule(config):
+            way_out = "its schedule has reached its end"
+        raise AtEnd(path, key, count, end, way_out)
+    timer, state = build_timer(trainer.get("max_time")), checkpoint["callbacks"].get("Timer")
+    if timer and state:
+        timer.load_state_dict(state)
+        if timer.time_remaining() <= 0:
+            way_out = "further: a longer one, which counts from the start of the run"
+            raise AtEnd(path, "trainer.max_time", timer.time_elapsed(), trainer.max_time, way_out)
+
+
+def build_timer(max_time: Any) -> Any:
+    """What Lightning makes of `trainer.max_time`; None without one."""
+    from lightning.pytorch.callbacks import Timer
+
+    limit = OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time
+    return Timer(limit) if limit else None
+
+
 def has_end_in_schedule(config: DictConfig) -> bool:
     """Does a number in an iteration depend on how many there are to be?"""
     schedules = (OmegaConf.select(config, key) for key in SCHEDULES)
@@ -81,7 +145,7 @@ def has_end_in_schedule(config: DictConfig) -> bool:
     )
 
 
-def keep_end(config: DictConfig) -> None:
+def save_end(config: DictConfig) -> None:
     """Write the end of a resumed run to the config in its folder, for the next time that it is resumed."""
     file = run_folder(Path(config.resume)) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
@@ -90,3 +154,98 @@ def keep_end(config: DictConfig) -> None:
             OmegaConf.update(saved, key, end, force_add=True)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)
+
+
+def scores_until(folder: Path, iterations: int) -> dict[str, Any]:
+    """The scores in the metrics.json of a run, if they are no later than the iteration that it goes on from."""
+    metrics = run_state(folder).metrics
+    about = metrics.get("scored")
+    if not isinstance(about, dict) or not isinstance(at := about.get("iteration"), int) or at > iterations:
+        return {}
+    return {"scored": about} | {name: value for name, value in metrics.items() if name.startswith("metrics/")}
+
+
+def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str) -> int:
+    """Look for damage that would kill the process or train on with wrong numbers; `restoring` catches the rest.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        gan: as the run's config builds it.
+        path: of the checkpoint, for the error.
+
+    Returns:
+        The iterations that the run has done.
+
+    Raises:
+        ValueError: if the checkpoint is damaged, or not of this run.
+    """
+    from gan_lightning.runs.checkpoint import check_weights
+
+    try:
+        iterations, _ = iterations_done(checkpoint), epochs_done(checkpoint)
+        check_weights(gan, checkpoint["state_dict"])
+        found, optimizers = checkpoint["optimizer_states"], gan.configure_optimizers()
+        if len(found) != len(optimizers):
+            raise ValueError(f"it holds the states of {len(found)} optimizers, not of {len(optimizers)}")
+        for state, optimizer in zip(found, optimizers, strict=True):
+            _check_optimizer(state, optimizer)
+    except Exception as error:
+        raise _refusal(path, error) from error
+    return iterations
+
+
+def _check_optimizer(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    """Raises ValueError if the state of an optimizer is that of other weights, or would make its kernel crash."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if len(saved["param_groups"]) != len(optimizer.param_groups) or not saved["state"].keys() <= set(
+        range(len(weights))
+    ):
+        raise ValueError("it holds the optimizer state of other weights")
+    # PyTorch takes these over from the file without a look at them.
+    for mine, theirs in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
+        for key in {"params", "initial_lr", "initial_betas", "fused"} & mine.keys():
+            if theirs[key] != mine[key]:
+                raise ValueError(f"{key} of an optimizer is {one_line(theirs[key], 60)}, not {one_line(mine[key], 60)}")
+    is_fused = any(group.get("fused") for group in saved["param_groups"])
+    for number, state in saved["state"].items():
+        shape = weights[number].shape
+        for name, value in state.items() if is_fused else ():
+            # A fused kernel reads beyond the end of such a tensor, and the process dies of it.
+            if not value.is_floating_point() or value.shape not in (shape, ()):
+                raise ValueError(
+                    f"{one_line(name, 60)} of a weight {tuple(shape)} is {value.dtype} {tuple(value.shape)}"
+                )
+
+
+@contextmanager
+def restoring(path: str, trainer: Trainer, iterations: int) -> Iterator[None]:
+    """Training that goes on from a checkpoint: what Lightning cannot restore becomes one line that names the file.
+
+    Args:
+        path: of the checkpoint.
+        trainer: that is asked to go on.
+        iterations: that the run has done. An error after the next one is not the checkpoint's.
+
+    Raises:
+        ValueError: for an error that is not meant for the user as it is.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except Exception as error:
+        is_ours = isinstance(error, ValueError) and _is_raised_here(error)
+        if is_ours or isinstance(error, OSError | OutOfMemoryError) or trainer.global_step > iterations + 1:
+            raise
+        raise _refusal(path, error) from error
+
+
+def _is_raised_here(error: Exception) -> bool:
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(PACKAGE)
+
+
+def _refusal(path: str, error: Exception) -> ValueError:
+    reason = one_line(error, 400) or type(error).__name__
+    if isinstance(error, KeyError) and " " not in reason:
+        reason = f"it lacks {one_line(error.args[0], 60)}"
+    return ValueError(f"resume={path} cannot be resumed: {reason}")

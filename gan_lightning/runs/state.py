@@ -9,7 +9,6 @@ from typing import Any
 from gan_lightning.runs.lock import LOCK, is_locked
 
 METRICS, ERROR = "metrics.json", "error.txt"  # files in a run's folder
-AT_END = "the run is at its end"
 STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in the order of a table
 
 

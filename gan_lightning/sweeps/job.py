@@ -23,7 +23,8 @@ from typing import Any
 from gan_lightning.files import shorten
 from gan_lightning.runs.folder import typed_overrides
 from gan_lightning.runs.identity import role_of
-from gan_lightning.runs.state import AT_END, ERROR, run_state
+from gan_lightning.runs.resume import AtEnd
+from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.runs.typed import quote
 from gan_lightning.sweeps import guardian
 
@@ -85,11 +86,12 @@ class Runner:
             return
         environment = job_environment(job.threads, gpus)
         for _ in range(1 + self.retries):
+            exit_code: int | None = None
             if (job.folder / "checkpoints" / "last.ckpt").exists():
-                self._run_once(job, [f"resume={quote(job.folder)}"], environment)
+                exit_code = self._run_once(job, [f"resume={quote(job.folder)}"], environment)
             else:
                 self._run_from_start(job, environment)
-            if AT_END in run_state(job.folder).error and not self.stopping.is_set():
+            if exit_code == AtEnd.exit_code and not self.stopping.is_set():
                 self._run_from_start(job, environment)  # it was killed between its last checkpoint and its scores
             if self.stopping.is_set() or run_state(job.folder).is_final:
                 return
@@ -107,7 +109,8 @@ class Runner:
         place = [f"hydra.run.dir={quote(job.folder)}", "hydra.output_subdir=null"]
         self._run_once(job, [*config, *place], environment)
 
-    def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> None:
+    def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> int | None:
+        """Run a job in a process, and return its exit code."""
         started = time.time()
         self._start_guardian()  # before there is a job to end
         process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
@@ -128,6 +131,7 @@ class Runner:
                 error.unlink()  # of a process of it that was ended before the others
         elif not state.is_final and not told and (reason := reason or why(exit_code, job.folder)):
             error.write_text(f"{reason}\n", encoding="utf-8")
+        return exit_code
 
     def _wait(self, process: BaseProcess) -> tuple[int, str | None]:
         """Wait for the end of a job, or bring it about: its exit code, and why where the job itself cannot know."""
