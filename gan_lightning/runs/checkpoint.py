@@ -1,7 +1,7 @@
-"""GAN -> file, whole or not at all; file -> GAN, safely.
+"""Checkpoint files: write one that is never half there, read one that somebody else may have made.
 
-A checkpoint is untrusted input: it is plain containers and tensors, and only the networks of this package are ever
-built from it. They are built without memory first, and get it when the file is seen to hold their weights.
+A checkpoint is untrusted input. Only plain containers and tensors are read from it, and only networks of this package
+are built. They are built without memory first, and get it once the file is known to hold their weights.
 """
 
 import pickletools
@@ -24,27 +24,23 @@ from gan_lightning.runs.folder import find_checkpoint, other_checkpoints
 from gan_lightning.terminal import one_line
 
 MODELS = "gan_lightning.models."
-# What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
+# What the pickle in a checkpoint may name. torch's own list of safe names is longer: bytearray(10**12) is on it.
 PLAIN = re.compile(
     r"collections OrderedDict|__builtin__ set|torch (Size|device|b?float\d+|u?int\d+|bool)"
     r"|torch._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
-MAX_VALUES = 1000  # in the config of a network; ours have some ten
+MAX_VALUES = 1000  # in the config of a network; ours have about ten
 MAX_DEPTH = 10  # of lists and dicts within each other
 MAX_NUMBER = 1_000_000  # of channels, pixels, layers
 MAX_TEXT = 200  # characters
 SHORT = 60  # characters of a value in an error
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
 class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints that are whole or not there: a kill or a full disk while one is written leaves the one before.
+    """Writes checkpoints that are whole or not there: a kill or a full disk during a write leaves the one before.
 
-    Lightning's own writes to the system's temporary folder and copies from there.
+    Lightning's own class writes to the system's temporary folder and copies from there.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -64,10 +60,10 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; no code in it is run, and no more memory taken than the file is long.
+    """The content of a checkpoint, on the CPU. No code in it is run, and it takes no more memory than the file is long.
 
     Args:
-        key: what the user typed it as, for the error.
+        key: the key that the user typed the path for, for the error.
 
     Raises:
         ValueError: if it is damaged, not of this project or of a newer version, or holds more than plain data.
@@ -76,9 +72,9 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     try:
         fault = _find_fault(path)
         checkpoint: Any = None if fault else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; what they say of pickles does not help here
+    except Exception as error:  # torch raises many kinds, and their messages about pickles do not help a user
         whole = [file for file in other_checkpoints(path) if _is_whole(file)]
-        offer = f"; whole is {whole[0]}" if whole else ""
+        offer = f"; this one is whole: {whole[0]}" if whole else ""
         what = f"is damaged or not a checkpoint of this project ({type(error).__name__})"
         if not _is_archive(path):
             what = "is not a checkpoint of this project: torch.save's old format, or another kind of file"
@@ -104,13 +100,13 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
 
 
 def _is_archive(path: Path) -> bool:
-    """Does a file begin as all that torch.save writes by default, whole or cut short?"""
+    """Does a file begin like one that torch.save writes by default, whole or cut short?"""
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"")
 
 
 def _find_fault(path: Path) -> str | None:
-    """What makes a file unsafe for torch.load, from its list of contents and its pickle's words alone."""
+    """What makes a file unsafe for torch.load, found without unpickling it; None if nothing does."""
     with ZipFile(path) as archive:
         entries = archive.infolist()
         if (size := sum(entry.file_size for entry in entries)) > path.stat().st_size:  # torch.save packs nothing
@@ -133,7 +129,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
-    """All tensors in a nest of containers, each with the key it stands under. The nest may be deep, or hold itself."""
+    """All tensors in nested containers, each with the key it stands under. They may be deep, or contain themselves."""
     stack, seen = [("", content)], set()
     while stack:
         name, value = stack.pop()
@@ -145,9 +141,9 @@ def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
 
 
 def load_gan(path: str | Path) -> GAN:
-    """Build the networks of a checkpoint with their weights, ready for `sample`; no other file is needed.
+    """Build the networks of a checkpoint with their weights, ready for `sample`. No other file is needed.
 
-    The weights are float32, also those of a run with trainer.precision=64-true.
+    The weights are float32, even if the run was trained with trainer.precision=64-true.
 
     Args:
         path: a checkpoint or a run folder.
@@ -165,31 +161,28 @@ def load_gan(path: str | Path) -> GAN:
 
 
 def _build_gan(checkpoint: dict[str, Any]) -> GAN:
-    # Checkpoints of version 1 know of no classes.
-    about = {"networks": None, "latent_dim": None, "num_classes": 0, "averaged": False} | checkpoint["gan_lightning"]
-    networks, latent_dim, weights = about["networks"], about["latent_dim"], checkpoint.get("state_dict")
+    about, weights = checkpoint["gan_lightning"], checkpoint.get("state_dict")
+    networks = about.get("networks")
     if not isinstance(networks, dict) or not {"generator", "discriminator"} <= networks.keys():
-        raise ValueError("it says not how to build its networks; build the GAN yourself and load its state_dict")
+        raise ValueError("it does not say how to build its networks; build the GAN yourself and load its state_dict")
     if not isinstance(weights, dict):
         raise ValueError("it has no state_dict")
-    if not isinstance(latent_dim, int) or not 1 <= latent_dim <= MAX_NUMBER:
-        raise ValueError(f"latent_dim={one_line(latent_dim, SHORT)} must be a whole number from 1 to {MAX_NUMBER}")
-    num_classes = about["num_classes"]
-    if not _is_count(num_classes) or num_classes > MAX_NUMBER:
-        raise ValueError(f"num_classes={one_line(num_classes, SHORT)} must be a whole number from 0 to {MAX_NUMBER}")
-    # Tensors on "meta" have shapes and no memory, and draw no random numbers for their initial values.
+    for key, least in ("latent_dim", 1), ("num_classes", 0):
+        if type(value := about.get(key)) is not int or not least <= value <= MAX_NUMBER:
+            raise ValueError(f"{key}={one_line(value, SHORT)} must be a whole number from {least} to {MAX_NUMBER}")
+    # Tensors on "meta" have a shape but no memory, and their initial values draw no random numbers.
     with torch.device("meta"):
         generator, discriminator = (build_network(networks[name]) for name in ("generator", "discriminator"))
     gan = GAN(
         generator,
         discriminator,
-        conditioning=Conditioning(num_classes),
-        ema=EMA() if about["averaged"] else None,
-        latent_dim=latent_dim,
+        conditioning=Conditioning(about["num_classes"]),
+        ema=EMA() if about.get("averaged") else None,
+        latent_dim=about["latent_dim"],
     ).eval()
     check_weights(gan, weights)
     _check_shapes(gan)
-    # Copies, as two names in a file may stand for the same memory. Assigned, so that what the file lacks stays "meta".
+    # Copied: two names in a file may share memory. Assigned: what the file lacks stays "meta" and cannot go unnoticed.
     filled = {
         name: torch.empty_like(wanted, device="cpu").copy_(weights[name]) for name, wanted in gan.state_dict().items()
     }
@@ -198,8 +191,8 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
 
 
 def check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
-    """Raises ValueError with the first of the networks' tensors that the file has not, or in another shape."""
-    # Not its state_dict: a buffer that is not in there could not be filled.
+    """Raises ValueError for the first tensor of the networks that the file lacks, or has in another shape."""
+    # Not the state_dict: a buffer that is not part of it could not be filled.
     wanted = {
         **dict(gan.named_parameters(remove_duplicate=False)),
         **dict(gan.named_buffers(remove_duplicate=False)),
@@ -213,37 +206,38 @@ def check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
         if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
             raise ValueError(f"{name} is {found.dtype} in it and {tensor.dtype} in its networks")
     if others := [name for name in weights if name not in wanted]:
-        raise ValueError(f"it has {others[0]}, which its networks have not")
+        raise ValueError(f"it has {others[0]}, which its networks do not have")
 
 
 @torch.no_grad()
 def _check_shapes(gan: GAN) -> None:
-    """Raises ValueError if two latents do not become two images, and these two logits. On "meta" it costs nothing."""
+    """Raises ValueError if two latents do not give two images, or these not two logits. Free on "meta"."""
     num_classes = gan.conditioning.num_classes
     labels = torch.empty(2, dtype=torch.int64, device="meta") if num_classes else None
     try:
         images = gan.generator(torch.empty(2, gan.latent_dim, device="meta"), labels)
     except Exception as error:
-        raise ValueError(f"its generator takes no latents of latent_dim={gan.latent_dim} ({error})") from error
+        raise ValueError(f"its generator does not take latents of latent_dim={gan.latent_dim} ({error})") from error
     if images.ndim != 4 or len(images) != 2 or not images.numel():
-        raise ValueError(f"its generator makes {tuple(images.shape)} of two latents, not two images")
+        raise ValueError(f"its generator turns two latents into {tuple(images.shape)}, not into two images")
     try:
         output = gan.discriminator(images, labels)
     except Exception as error:
-        raise ValueError(f"its discriminator takes no images of {tuple(images.shape[1:])} ({error})") from error
+        raise ValueError(f"its discriminator does not take images of {tuple(images.shape[1:])} ({error})") from error
     shapes = [tuple(part.shape) for part in (output if isinstance(output, tuple) else [output])]
     if shapes not in ([(2,)], [(2,), (2, num_classes)]):
-        raise ValueError(f"its discriminator makes {', '.join(map(str, shapes))} of two images, not two logits")
+        raise ValueError(f"its discriminator turns two images into {', '.join(map(str, shapes))}, not into two logits")
 
 
 def build_network(config: Any) -> nn.Module:
     """A network of this package from its config.
 
-    Not Hydra's instantiate: it resolves `${...}` first, which reads the environment, and makes new `_target_`s.
+    Hydra's instantiate is not used: it resolves `${...}` first, which reads the environment and can make new
+    `_target_`s.
 
     Raises:
         ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`,
-            or the config is beyond what a network needs.
+            or the config is larger than a network needs.
     """
     _check_config(config)
     network = _build(config)
@@ -253,7 +247,10 @@ def build_network(config: Any) -> nn.Module:
 
 
 def _check_config(config: Any) -> None:
-    """Raises ValueError if building it could take long: many values, deep nests, large numbers. It may hold itself."""
+    """Raises ValueError for a config that could take long to build: too many values, too deep, too large numbers.
+
+    It may contain itself.
+    """
     stack, num_values = [(config, 0)], 0
     while stack:
         value, depth = stack.pop()
@@ -285,8 +282,8 @@ def _build(config: Any) -> Any:
 
 
 def _network_class(target: object) -> type[nn.Module]:
-    # No attribute of an attribute: `gan_lightning.models.mlp.nn.Linear` begins well too. And the class has to be
-    # one of ours, not only imported by a module of ours.
+    # No attribute of an attribute: `gan_lightning.models.mlp.nn.Linear` has the right beginning too. The class must be
+    # one of ours, not only imported by one of our modules.
     target = str(target)
     module, _, name = target.rpartition(".")
     if module.startswith(MODELS) and all(part.isidentifier() for part in target.split(".")):
