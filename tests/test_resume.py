@@ -449,12 +449,12 @@ def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
 
 @pytest.mark.parametrize("place", ["elsewhere", "/elsewhere", "../a", "'a b'"])
 def test_another_folder_is_refused(saved, place):
-    with pytest.raises(ValueError, match=f"goes on in its own folder; leave out hydra.run.dir={place}"):
+    with pytest.raises(ValueError, match=f"continues in its own folder; leave out hydra.run.dir={place}"):
         resumed_overrides([saved(), f"hydra.run.dir={place}"])
 
 
 def test_another_folder_for_what_the_trainer_writes_is_refused(saved):
-    with pytest.raises(ValueError, match=r"goes on in its own folder; leave out trainer.default_root_dir=elsewhere"):
+    with pytest.raises(ValueError, match=r"continues in its own folder; leave out trainer.default_root_dir=elsewhere"):
         resumed_overrides([saved(), "trainer.default_root_dir=elsewhere"])
 
 
@@ -511,7 +511,7 @@ def test_other_flags_are_kept(saved, run_cli):
 
 
 def test_a_comma_that_is_not_quoted_is_not_taken_for_several_runs(tmp_path):
-    with pytest.raises(ValueError, match="a comma stands for several runs"):
+    with pytest.raises(ValueError, match="a comma separates several runs"):
         resumed_overrides([f"resume={tmp_path}/a,{tmp_path}/b"])
 
 
@@ -595,9 +595,14 @@ DAMAGED = {  # (what is changed, what is said)
     # Adam's kernel reads beyond the end of such a tensor: the process dies of it, without a word.
     "short Adam state": (
         put(lambda old: old[:1].clone(), *ADAM, "exp_avg"),
-        r"exp_avg of a weight .* torch.float32 \(1, ",
+        r"exp_avg of a weight is torch\.float32 \(1, ",
     ),
-    "Adam state of whole numbers": (put(torch.Tensor.long, *ADAM, "exp_avg"), r"exp_avg of a weight .* torch\.int64"),
+    "Adam state of one number": (
+        put(torch.tensor(0.0), *ADAM, "exp_avg_sq"),
+        r"exp_avg_sq of a weight is .* \(\) in it",
+    ),
+    "steps of each weight": (put(torch.zeros(3), *ADAM, "step"), r"step of a weight is torch.float32 \(3,\)"),
+    "Adam state of whole numbers": (put(torch.Tensor.long, *ADAM, "exp_avg"), r"exp_avg of a weight is torch\.int64"),
     # Training would go on with wrong numbers.
     "states in another order": (put(lambda old: old[::-1], *ADAM[:2], "param_groups", 0, "params"), "params of an"),
     "another learning rate": (
@@ -664,7 +669,7 @@ def test_a_truncated_checkpoint_is_named_and_the_whole_one_that_is_offered_goes_
     result = run_cli("resume=run/checkpoints/last.ckpt", "trainer.max_steps=30")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: resume={last} is damaged") and line.endswith(f"; whole is {kept}")
+    assert line.startswith(f"error: resume={last} is damaged") and line.endswith(f"; this one is whole: {kept}")
     assert run_cli(f"resume={kept}", "trainer.max_steps=30").returncode == 0
     assert contents(tmp_path / "run")["global_step"] == 30
 

@@ -1,6 +1,7 @@
-"""`resume=<checkpoint or run folder>` goes on with a run: in its folder, with its config, from between two iterations.
+"""`resume=<checkpoint or run folder>`: continue a run in its folder, with its config, after its last saved iteration.
 
-The command line is rewritten before Hydra reads it, so that every process of the run starts from the saved config.
+First the command line is rewritten, before Hydra reads it, so that every process of the run starts from the saved
+config. Then the process that trains checks the checkpoint, and that the run has something left to do.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("observes", "scores", "place")
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # of a run: a schedule may depend on it
-ENDS = (*LENGTH, "trainer.max_time")
+ENDS = (*LENGTH, "trainer.max_time", "control")
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
 def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
-    """The folder of the config to start from, and the overrides for it; None where nothing is to be resumed.
+    """The folder of the config to start from, and the overrides for it; None without a `resume=`.
 
     Raises:
-        ValueError: if there is no checkpoint, or an override would make it another run.
+        ValueError: if there is no checkpoint, or an override would change what the run computes.
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     wanted = [override.value() for override in parsed if override.key_or_group == "resume"]
@@ -46,11 +47,11 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         return None
     if any(override.is_sweep_override() for override in parsed):
         raise ValueError(
-            f"resume={wanted[-1]}: a comma stands for several runs; quote a value that has one: \"key='a,b'\""
+            f"resume={wanted[-1]}: a comma separates several runs; quote a value that has one: \"key='a,b'\""
         )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
-    chosen, _ = chosen_options(run), typed_overrides(run)  # all that is read of its folder, before anything is written
+    chosen, _ = chosen_options(run), typed_overrides(run)  # read before anything is written: a broken file is refused
     kept, refused = [], []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
@@ -69,7 +70,7 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
     elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:
         raise ValueError(
-            f"resume={wanted[-1]}: a run goes on in its own folder; leave out {elsewhere[0].input_line}, "
+            f"resume={wanted[-1]}: a run continues in its own folder; leave out {elsewhere[0].input_line}, "
             "or copy the run's folder and resume the copy"
         )
     if refused:
@@ -137,7 +138,7 @@ def build_timer(max_time: Any) -> Any:
 
 
 def has_end_in_schedule(config: DictConfig) -> bool:
-    """Does a number in an iteration depend on how many there are to be?"""
+    """Does a schedule depend on the length of the run?"""
     schedules = (OmegaConf.select(config, key) for key in SCHEDULES)
     return any(
         schedule and not schedule._target_.endswith("Constant") and schedule.get("until") is None
@@ -151,7 +152,7 @@ def save_end(config: DictConfig) -> None:
     saved = OmegaConf.load(file)
     for key in ENDS:
         if (end := OmegaConf.select(config, key)) != OmegaConf.select(saved, key):
-            OmegaConf.update(saved, key, end, force_add=True)
+            OmegaConf.update(saved, key, end, force_add=True, merge=False)
     with written_whole(file) as part:
         OmegaConf.save(saved, part)
 
@@ -196,45 +197,45 @@ def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str) -> int:
 
 def _check_optimizer(saved: dict[str, Any], optimizer: Optimizer) -> None:
     """Raises ValueError if the state of an optimizer is that of other weights, or would make its kernel crash."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    if len(saved["param_groups"]) != len(optimizer.param_groups) or not saved["state"].keys() <= set(
-        range(len(weights))
-    ):
+    from torch import Tensor
+
+    weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
+    groups, saved_groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
+    if len(groups) != len(saved_groups) or not saved["state"].keys() <= weights.keys():
         raise ValueError("it holds the optimizer state of other weights")
-    # PyTorch takes these over from the file without a look at them.
-    for mine, theirs in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
+    for mine, theirs in zip(groups, saved_groups, strict=True):  # PyTorch takes these from the file unchecked
         for key in {"params", "initial_lr", "initial_betas", "fused"} & mine.keys():
             if theirs[key] != mine[key]:
                 raise ValueError(f"{key} of an optimizer is {one_line(theirs[key], 60)}, not {one_line(mine[key], 60)}")
-    is_fused = any(group.get("fused") for group in saved["param_groups"])
+    if not any(group.get("fused") for group in groups):  # other kernels raise an error themselves
+        return
     for number, state in saved["state"].items():
-        shape = weights[number].shape
-        for name, value in state.items() if is_fused else ():
-            # A fused kernel reads beyond the end of such a tensor, and the process dies of it.
-            if not value.is_floating_point() or value.shape not in (shape, ()):
-                raise ValueError(
-                    f"{one_line(name, 60)} of a weight {tuple(shape)} is {value.dtype} {tuple(value.shape)}"
-                )
+        for name, value in state.items():
+            shape = () if name == "step" else tuple(weights[number].shape)
+            # A fused kernel reads beyond the end of a tensor that is too short, and the process dies of it.
+            if isinstance(value, Tensor) and not (value.is_floating_point() and value.shape == shape):
+                is_in_it = f"{value.dtype} {tuple(value.shape)}"
+                raise ValueError(f"{one_line(name, 60)} of a weight is {is_in_it} in it, not floats {shape}")
 
 
 @contextmanager
 def restoring(path: str, trainer: Trainer, iterations: int) -> Iterator[None]:
-    """Training that goes on from a checkpoint: what Lightning cannot restore becomes one line that names the file.
+    """Around a training that continues from a checkpoint: an error in restoring it becomes one line with its name.
 
     Args:
         path: of the checkpoint.
-        trainer: that is asked to go on.
-        iterations: that the run has done. An error after the next one is not the checkpoint's.
+        trainer: that fits in the `with` block.
+        iterations: that the run has done before. Errors after the next one are not the checkpoint's fault.
 
     Raises:
-        ValueError: for an error that is not meant for the user as it is.
+        ValueError: instead of any error of Lightning or PyTorch. Our own, and those of the system, stay as they are.
     """
     from torch import OutOfMemoryError
 
     try:
         yield
     except Exception as error:
-        is_ours = isinstance(error, ValueError) and _is_raised_here(error)
+        is_ours = isinstance(error, ValueError | FloatingPointError) and _is_raised_here(error)
         if is_ours or isinstance(error, OSError | OutOfMemoryError) or trainer.global_step > iterations + 1:
             raise
         raise _refusal(path, error) from error
