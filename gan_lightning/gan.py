@@ -27,7 +27,7 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Step = dict[str, Tensor]
 
 ADAM: MakeOptimizer = partial(torch.optim.Adam, lr=2e-4, betas=(0.5, 0.999))  # DCGAN, section 4
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 1
 
 
 class GAN(LightningModule):

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 @command("leaderboard")
 def main(config: DictConfig) -> None:
-    from gan_lightning.runs.ranking import SWEEP_LOG, check_metric, rank_runs, show
+    from gan_lightning.runs.ranking import SWEEP_LOG, check_metric, rank_runs
+    from gan_lightning.runs.tables import show
 
     runs = expand(str(config.runs), "runs")
     rows = rank_runs(runs, config.metric, config.direction)

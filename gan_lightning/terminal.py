@@ -103,6 +103,20 @@ def printer(**settings: Any) -> Console:
     return console if console.is_terminal else Console(width=WIDTH, **settings)
 
 
+def one_line(text: object, most: int | None = None) -> str:
+    """A text of several lines as one; blanks within a line stay, as they may be part of a path.
+
+    Args:
+        most: characters. For words from somebody else's file: a longer text is cut, and what cannot be printed, such as
+            a terminal's control characters, becomes `?`. None: the text is one of ours.
+    """
+    line = " ".join(filter(None, map(str.strip, str(text).splitlines())))
+    if most is None:
+        return line
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return line if len(line) <= most else f"{line[:most]}…"
+
+
 def format_seconds(seconds: float) -> str:
     """`75` -> `1 min 15 s`."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -124,11 +138,6 @@ def working(what: str) -> Iterator[None]:
         return
     with console.status(Text(what)):  # not markup: [1] is no style
         yield
-
-
-def one_line(message: object) -> str:
-    """The lines of a text side by side; blanks inside a line stay, since a path may have several."""
-    return " ".join(filter(None, map(str.strip, str(message).splitlines())))
 
 
 def say(line: str) -> None:

@@ -36,6 +36,7 @@ def main(config: DictConfig) -> None:
 
     from gan_lightning.callbacks.record import ending, summary
     from gan_lightning.runs.lock import alone_in
+    from gan_lightning.runs.resume import restoring
 
     check(config)
     for name, loss in MISSED.items():
@@ -47,7 +48,8 @@ def main(config: DictConfig) -> None:
     trainer = build_trainer(config, resumed_at=resumed_at)
     with alone_in(Path(trainer.default_root_dir)) if rank() == 0 else nullcontext():  # the first one's lock is for all
         try:
-            trainer.fit(gan, data, ckpt_path=config.resume)
+            with restoring(shorten(config.resume), trainer, resumed_at) if config.resume else nullcontext():
+                trainer.fit(gan, data, ckpt_path=config.resume)
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
             raise KeyboardInterrupt from None
         if trainer.is_global_zero:
@@ -57,17 +59,18 @@ def main(config: DictConfig) -> None:
 
 
 def check_resume(config: DictConfig, gan: GAN) -> int:
-    """Look at the checkpoint that a run goes on from; the iterations it has done.
+    """The iterations that a run has done which is to be resumed.
 
     Raises:
-        ValueError: if it cannot go on from there.
+        ValueError: if its checkpoint is damaged or of another run, or the run is at its end.
     """
-    from gan_lightning.runs.checkpoint import check_resumable, read_checkpoint
-    from gan_lightning.runs.resume import check_end
+    from gan_lightning.runs.checkpoint import read_checkpoint
+    from gan_lightning.runs.resume import check_end, check_resumable
 
     checkpoint = read_checkpoint(config.resume, "resume")
-    check_resumable(checkpoint, gan, shorten(config.resume))
-    return check_end(config, checkpoint)
+    iterations = check_resumable(checkpoint, gan, shorten(config.resume))
+    check_end(config, checkpoint)
+    return iterations
 
 
 def build_gan(config: DictConfig) -> GAN:

@@ -22,6 +22,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
 from gan_lightning.noise import draw
 from gan_lightning.runs.checkpoint import MAX_DEPTH, MAX_NUMBER, MAX_VALUES, build_network, load_gan
+from gan_lightning.runs.place import epochs_done, iterations_done
 from gan_lightning.train import main
 
 NETWORKS = {
@@ -154,7 +155,7 @@ def content(generator, discriminator, latent_dim=LATENT_DIM, seed=0):
     networks = {"generator": generator, "discriminator": discriminator}
     gan = GAN(**{name: build_network(config) for name, config in networks.items()}, ema=EMA())
     about = {"version": CHECKPOINT_VERSION, "latent_dim": latent_dim, "networks": networks, "averaged": True}
-    return {"gan_lightning": about, "state_dict": gan.state_dict()}
+    return {"gan_lightning": about | {"num_classes": 0}, "state_dict": gan.state_dict()}
 
 
 MLP = {
@@ -184,28 +185,28 @@ def test_weights_of_another_precision_are_loaded_as_float32(run, checkpoint, tmp
     assert_close(samples, run[1].sample(3), rtol=0, atol=tolerance)
 
 
-# --- Files of earlier versions -----------------------------------------------------------------------------
+# --- A stored file of this format --------------------------------------------------------------------------
 
-# Made on 2026-11-22 with the data of tests/idx_files.py in 8x8, written with `write(folder, size=8)`, by
+# Made on 2026-11-27 with the data of tests/idx_files.py in 8x8, written with `write(folder, size=8)`, by
 #   python -m gan_lightning <its overrides> data.image_shape=[1,8,8] latent_dim=4 model.generator.hidden=[8]
 #     model.discriminator.hidden=[8] trainer=debug metrics=none hydra.run.dir=run
-# It stays as it is: a new format adds a file of its own.
+# It stays as it is once a version is released: a new format adds a file of its own.
 VERSION_1 = ROOT / "tests" / "data" / "checkpoint_v1.ckpt"
 
 
 def test_checkpoint_of_version_1_still_samples_its_images():
     samples = load_gan(VERSION_1).sample(2, seed=5)
     assert samples.shape == (2, 1, 8, 8)
-    expected = torch.tensor([[-0.681053, -0.464327, 0.411020, -0.050758], [-0.587192, -0.243255, 0.540859, -0.085344]])
+    expected = torch.tensor([[-0.667847, -0.483755, 0.432071, -0.075628], [-0.573985, -0.269249, 0.555194, -0.107339]])
     assert_close(samples[:, 0, 3, :4], expected, rtol=0, atol=1e-5)
 
 
 def test_checkpoint_of_version_1_holds_what_a_resumed_run_reads():
     checkpoint = torch.load(VERSION_1, weights_only=True)
     assert checkpoint["gan_lightning"]["version"] == 1
-    assert checkpoint["global_step"] == 8
+    assert (iterations_done(checkpoint), epochs_done(checkpoint)) == (8, 2)
     assert [len(state["state"]) for state in checkpoint["optimizer_states"]] == [4, 4]  # D's and G's weights and biases
-    assert checkpoint["callbacks"].keys() == {"Checkpoints"}
+    assert checkpoint["callbacks"].keys() == {"Checkpoints", "Scalars", "Alarms"}
 
 
 # --- Files that are no good --------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ def test_another_format_is_called_so_and_a_whole_checkpoint_beside_it_is_offered
         torch.save(thing, bad, _use_new_zipfile_serialization=False)
     message = refusal(bad)
     assert "is not a checkpoint of this project: torch.save's old format, or another kind of file" in message
-    assert "damaged" not in message and message.endswith(f"; whole is {good}")
+    assert "damaged" not in message and message.endswith(f"; this one is whole: {good}")
 
 
 def test_damaged_file_is_refused_or_its_weights_are_intact(run, checkpoint, tmp_path):
@@ -310,7 +311,7 @@ def test_of_a_damaged_file_the_newest_whole_one_beside_it_is_offered(checkpoint,
     for age, file in enumerate(files.values()):
         os.utime(file, (10**9 + age, 10**9 + age))
     message = refusal(files["last"])
-    assert "is damaged" in message and message.endswith(f"; whole is {files['best']}")
+    assert "is damaged" in message and message.endswith(f"; this one is whole: {files['best']}")
 
 
 # Weights and networks that do not belong together: (what is changed, what is said)
@@ -351,7 +352,7 @@ UNFIT = {
     # 32 TB of weights: refused as it is compared, not as the memory is asked for.
     "more channels than memory": (networks(base_channels=MAX_NUMBER),
                                   r"is \(4, 8, 2, 2\) in it and \(4, 2000000, 2, 2\)"),
-    "other latent_dim": (about(latent_dim=LATENT_DIM + 1), "takes no latents of latent_dim=5"),
+    "other latent_dim": (about(latent_dim=LATENT_DIM + 1), "does not take latents of latent_dim=5"),
     "latent_dim is no number": (about(latent_dim="4"), "latent_dim=4 must be a whole number"),
     "latent_dim is missing": (about(latent_dim=None), "latent_dim=None must be a whole number"),
     "latent_dim of 0": (about(latent_dim=0), "latent_dim=0 must be a whole number"),
@@ -407,15 +408,15 @@ def test_number_of_classes_that_is_none_or_not_the_networks_is_refused(tmp_path,
 
 
 MISMATCHED = {
-    "no image": (MLP | {"image_shape": [64]}, D, r"makes \(2, 64\) of two latents"),
+    "no image": (MLP | {"image_shape": [64]}, D, r"turns two latents into \(2, 64\), not"),
     "one image of two": (MLP | {"image_shape": [-1, 16, 8]}, D, "cannot be used"),
-    "discriminator of other images": (MLP, D | {"image_shape": [1, 8, 9]}, r"takes no images of \(1, 8, 8\)"),
+    "discriminator of other images": (MLP, D | {"image_shape": [1, 8, 9]}, r"does not take images of \(1, 8, 8\)"),
     "discriminator of smaller images": (
         MLP | {"image_shape": [1, 16, 16]},
         {"_target_": "gan_lightning.models.dcgan.Discriminator", "image_shape": [1, 8, 8], "base_channels": 2},
-        r"makes \(18,\) of two images",
+        r"turns two images into \(18,\), not",
     ),
-    "generator in the discriminator's place": (MLP, MLP, "takes no images"),
+    "generator in the discriminator's place": (MLP, MLP, "does not take images"),
 }
 
 

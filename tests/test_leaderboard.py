@@ -13,8 +13,9 @@ from PIL import Image
 
 from gan_lightning.leaderboard import main
 from gan_lightning.runs.lock import alone_in
-from gan_lightning.runs.ranking import rank_runs, show, write_csv, write_html
+from gan_lightning.runs.ranking import rank_runs
 from gan_lightning.runs.state import run_state
+from gan_lightning.runs.tables import show, write_csv, write_html
 
 FID = "metrics/fid"
 
@@ -211,7 +212,7 @@ def test_the_files_are_written_before_the_table_is_printed(mixed, monkeypatch):
     def gone(**_):
         raise BrokenPipeError
 
-    monkeypatch.setattr("gan_lightning.runs.ranking.printer", gone)
+    monkeypatch.setattr("gan_lightning.runs.tables.printer", gone)
     with pytest.raises(BrokenPipeError):
         show(rank_runs(mixed, FID, "minimize"), FID, mixed / "out", title="night")
     assert {file.name for file in (mixed / "out").iterdir()} == {"leaderboard.csv", "leaderboard.html"}
@@ -246,7 +247,7 @@ def test_the_leaderboard_of_a_sweep_stays(compose, mixed):
 
 
 def test_numbers_are_shortened_for_readers():
-    from gan_lightning.runs.ranking import shorten_numbers
+    from gan_lightning.runs.tables import shorten_numbers
 
     assert shorten_numbers("lr=0.00044303752452182633 k=3 b=[0.0,0.999] f=1.234567e-05") == (
         "lr=0.000443 k=3 b=[0.0,0.999] f=1.23e-05"
@@ -286,7 +287,7 @@ def test_a_run_repeated_is_not_another_seed(make_run, tmp_path):
 def test_brackets_are_text_in_the_terminal(make_run, tmp_path):
     from rich.console import Console
 
-    from gan_lightning.runs.ranking import terminal_table
+    from gan_lightning.runs.tables import terminal_table
 
     make_run("a", lr="[relu,tanh]", fid=2.0)
     make_run("b", lr=1, error="no such file: [/tmp/x]")

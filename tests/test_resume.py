@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_lightning.cli.errors import is_bug
-from gan_lightning.runs.resume import keep_end, resumed_overrides
+from gan_lightning.runs.resume import AtEnd, resumed_overrides, save_end
 from gan_lightning.train import main
 
 EPOCH, EPOCHS = 8, 3  # iterations; 512 images in batches of 64
@@ -80,9 +80,9 @@ class StopAt(Callback):
 
 
 class Spy(Callback):
-    """Notes what metrics.json says of a run that trains."""
+    """Notes what metrics.json says of a run that has trained, and has not written its end yet."""
 
-    def on_train_batch_end(self, trainer, *_):
+    def on_train_end(self, trainer, *_):
         folder = Path(trainer.default_root_dir)
         (folder / "seen").write_text(json.loads((folder / "metrics.json").read_text())["state"])
 
@@ -240,8 +240,11 @@ def test_seconds_and_iterations_are_those_of_the_whole_run(train, caplog):
 
 def test_a_finished_run_says_how_to_go_on(train):
     train("run")
-    with pytest.raises(ValueError, match=rf"is at its end, trainer\.max_epochs={EPOCHS}; .*trainer\.max_epochs=\d+"):
+    with pytest.raises(
+        AtEnd, match=rf"is at its end, trainer\.max_epochs={EPOCHS}; .*trainer\.max_epochs=\d+"
+    ) as refused:
         train("run", resume=True)
+    assert (refused.value.key, refused.value.done, refused.value.end) == ("trainer.max_epochs", EPOCHS, EPOCHS)
     run = train("run", "trainer.max_epochs=4", resume=True)
     assert contents(run)["global_step"] == 4 * EPOCH
     # For the next time that it is resumed.
@@ -300,7 +303,7 @@ def test_a_run_without_an_end_can_be_resumed(train):
 
 def test_a_finished_run_whose_schedule_has_fallen_is_not_told_to_go_on(train):
     train("run", "schedule=linear")
-    with pytest.raises(ValueError, match=r"is at its end.*; its schedule has fallen to its end$"):
+    with pytest.raises(ValueError, match=r"is at its end.*; its schedule has reached its end$"):
         train("run", "schedule=linear", resume=True)
 
 
@@ -446,12 +449,12 @@ def test_what_only_watches_may_change_and_the_end_may_grow(saved, override):
 
 @pytest.mark.parametrize("place", ["elsewhere", "/elsewhere", "../a", "'a b'"])
 def test_another_folder_is_refused(saved, place):
-    with pytest.raises(ValueError, match=f"goes on in its own folder; leave out hydra.run.dir={place}"):
+    with pytest.raises(ValueError, match=f"continues in its own folder; leave out hydra.run.dir={place}"):
         resumed_overrides([saved(), f"hydra.run.dir={place}"])
 
 
 def test_another_folder_for_what_the_trainer_writes_is_refused(saved):
-    with pytest.raises(ValueError, match=r"goes on in its own folder; leave out trainer.default_root_dir=elsewhere"):
+    with pytest.raises(ValueError, match=r"continues in its own folder; leave out trainer.default_root_dir=elsewhere"):
         resumed_overrides([saved(), "trainer.default_root_dir=elsewhere"])
 
 
@@ -463,7 +466,7 @@ def test_an_end_that_is_lifted_or_moved_is_kept_for_the_next_time(saved, key, en
     OmegaConf.save(config, file)
     OmegaConf.update(config, f"trainer.{key}", end)
     config.resume = str(file.parent.parent / "checkpoints" / "last.ckpt")
-    keep_end(Path(config.resume), {key: end})
+    save_end(Path(config.resume), {key: end})
     assert OmegaConf.load(file).trainer[key] == end
 
 
@@ -508,7 +511,7 @@ def test_other_flags_are_kept(saved, run_cli):
 
 
 def test_a_comma_that_is_not_quoted_is_not_taken_for_several_runs(tmp_path):
-    with pytest.raises(ValueError, match="a comma stands for several runs"):
+    with pytest.raises(ValueError, match="a comma separates several runs"):
         resumed_overrides([f"resume={tmp_path}/a,{tmp_path}/b"])
 
 
@@ -590,38 +593,37 @@ FIT = ("loops", "fit_loop")
 WEIGHT = "generator.layers.0.weight"
 DAMAGED = {  # (what is changed, what is said)
     # Adam's kernel reads beyond the end of such a tensor: the process dies of it, without a word.
-    "short Adam state": (put(lambda old: old[:1].clone(), *ADAM, "exp_avg"), r"state\[0\]\.exp_avg is floats \(1, "),
-    "flat Adam state": (put(lambda old: old.flatten(), *ADAM, "exp_avg_sq"), r"\.exp_avg_sq is floats \(\d+,\)"),
-    "Adam state of whole numbers": (put(torch.Tensor.long, *ADAM, "exp_avg"), r"\.exp_avg is torch\.int64"),
-    "Adam state that is no tensor": (put(0.0, *ADAM, "exp_avg"), r"\.exp_avg is float in it"),
-    "steps of each weight": (put(lambda old: old.expand(3).clone(), *ADAM, "step"), r"\.step is floats \(3,\)"),
-    "Adam state without a mean": (without(*ADAM, "exp_avg"), r"state\[0\] is not that of a weight"),
-    "state of another weight": (put(lambda old: {99: old[0]}, *ADAM[:-1]), r"state\[99\] is not that of a weight"),
-    "states in another order": (put(lambda old: old[::-1], *ADAM[:2], "param_groups", 0, "params"), "params="),
-    "learning rate is a text": (put("1e-3", *ADAM[:2], "param_groups", 0, "lr"), "lr=1e-3 is not"),
-    "no learning rate": (without(*ADAM[:2], "param_groups", 0, "initial_lr"), "lacks .*initial_lr"),
-    "another beta2": (put((0.0, 0.5), *ADAM[:2], "param_groups", 0, "initial_betas"), "initial_betas=.* is not"),
-    "no parameter groups": (put([], *ADAM[:2], "param_groups"), "param_groups are not as many"),
-    "states of one optimizer": (put(lambda old: old[:1], "optimizer_states"), "not the states of two optimizers"),
-    "no optimizers": (without("optimizer_states"), "not the states of two optimizers"),
-    "no loops": (without("loops"), "lacks loops"),
-    "no loop of training": (without(*FIT), r"lacks loops\.fit_loop"),
-    "no epochs": (without(*FIT, "epoch_progress", "current"), r"lacks .*epoch_progress\.current"),
-    "epochs below none": (put(-1, *FIT, "epoch_progress", "current", "completed"), "completed=-1 is not"),
-    "batches are a list": (put([], *FIT, "epoch_loop.batch_progress"), "batch_progress is a list, not a dict"),
-    "no place in the data": (put([{}], *FIT, "state_dict", "combined_loader"), "combined_loader"),
-    "another place in the data": (put([{"iteration": 7}], *FIT, "state_dict", "combined_loader"), "combined_loader"),
-    "no global_step": (without("global_step"), "lacks global_step"),
-    "global_step is a text": (put("9", "global_step"), "global_step=9 is not"),
-    "global_step is true": (put(True, "global_step"), "global_step=True is not"),
-    "global_step of another iteration": (put(7, "global_step"), "global_step=7"),
-    "no version of Lightning": (without("pytorch-lightning_version"), "lacks pytorch-lightning_version"),
-    "no callbacks": (without("callbacks"), "lacks callbacks"),
-    "best is a text": (put("1", "callbacks", "Checkpoints", "best"), r"callbacks\.Checkpoints\.best=1 is not"),
-    "no seconds": (without("callbacks", "Checkpoints", "seconds"), "lacks .*seconds"),
-    "curves are a list": (put([], "callbacks", "Scalars"), r"callbacks\.Scalars=\[\] is not"),
-    "alarm since a text": (put({"a": "b"}, "callbacks", "Alarms", "since"), r"Alarms\.since=.* is not"),
-    "no weights": (without("state_dict"), "no state_dict"),
+    "short Adam state": (
+        put(lambda old: old[:1].clone(), *ADAM, "exp_avg"),
+        r"exp_avg of a weight is torch\.float32 \(1, ",
+    ),
+    "Adam state of one number": (
+        put(torch.tensor(0.0), *ADAM, "exp_avg_sq"),
+        r"exp_avg_sq of a weight is .* \(\) in it",
+    ),
+    "steps of each weight": (put(torch.zeros(3), *ADAM, "step"), r"step of a weight is torch.float32 \(3,\)"),
+    "Adam state of whole numbers": (put(torch.Tensor.long, *ADAM, "exp_avg"), r"exp_avg of a weight is torch\.int64"),
+    # Training would go on with wrong numbers.
+    "states in another order": (put(lambda old: old[::-1], *ADAM[:2], "param_groups", 0, "params"), "params of an"),
+    "another learning rate": (
+        put(5.0, *ADAM[:2], "param_groups", 0, "initial_lr"),
+        r"initial_lr of an .* is 5\.0, not",
+    ),
+    "another beta2": (put((0.0, 0.5), *ADAM[:2], "param_groups", 0, "initial_betas"), "initial_betas of an optimizer"),
+    "another place in the data": (put([{"iteration": 7}], *FIT, "state_dict", "combined_loader"), "combined_loader 7"),
+    "another iteration": (put(7, "global_step"), "its global_step is 7, its"),
+    "epochs below none": (put(-1, *FIT, "epoch_progress", "current", "completed"), "number of epochs is -1"),
+    # PyTorch or Lightning would stop somewhere in the middle.
+    "Adam state without a mean": (without(*ADAM, "exp_avg"), "it lacks exp_avg"),
+    "state of another weight": (put(lambda old: {99: old[0]}, *ADAM[:-1]), "optimizer state of other weights"),
+    "no parameter groups": (put([], *ADAM[:2], "param_groups"), "optimizer state of other weights"),
+    "states of one optimizer": (put(lambda old: old[:1], "optimizer_states"), "the states of 1 optimizers, not of 2"),
+    "no optimizers": (without("optimizer_states"), "it lacks optimizer_states"),
+    "no loops": (without("loops"), "it lacks loops"),
+    "no version of Lightning": (without("pytorch-lightning_version"), "pytorch-lightning_version"),
+    "best is a text": (put("x", "callbacks", "Checkpoints", "best"), "str"),
+    "no seconds": (without("callbacks", "Checkpoints", "seconds"), "it lacks seconds"),
+    "curves are a list": (put(["x"], "callbacks", "Scalars"), "list"),
     "weight is missing": (without("state_dict", WEIGHT), f"lacks {WEIGHT}"),
     "weight of another shape": (put(lambda old: old[:, :7].clone(), "state_dict", WEIGHT), rf"{WEIGHT} is \(\d+, 7\)"),
 }
@@ -638,14 +640,15 @@ def written(tmp_path_factory, idx_data):
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_checkpoint_that_no_run_has_written_is_refused_before_training(written, tmp_path, kind):
+def test_a_checkpoint_that_no_run_has_written_is_refused_and_nothing_is_overwritten(written, compose, tmp_path, kind):
+    compose()  # what Hydra has at hand in a job
     change, message = DAMAGED[kind]
     config = damage(written, tmp_path, change)
     before = files(tmp_path / "run")
     with pytest.raises(ValueError, match=rf"^resume={config.resume} cannot be resumed: .*{message}") as refused:
         main(config)
     assert not is_bug(refused.value) and str(refused.value).isprintable()
-    assert files(tmp_path / "run") == before
+    assert before.items() <= files(tmp_path / "run").items()
 
 
 def test_a_checkpoint_that_would_crash_the_process_is_one_line_on_the_terminal(written, tmp_path, run_cli):
@@ -654,7 +657,7 @@ def test_a_checkpoint_that_would_crash_the_process_is_one_line_on_the_terminal(w
     result = run_cli("resume=run", "trainer.max_steps=30")
     assert result.returncode == 1, result.stderr
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: resume=run/checkpoints/last.ckpt cannot be resumed: optimizer_states[0]")
+    assert line.startswith("error: resume=run/checkpoints/last.ckpt cannot be resumed: exp_avg of a weight")
     assert {name for name, content in files(tmp_path / "run").items() if content != before.get(name)} == {"train.log"}
 
 
@@ -666,7 +669,7 @@ def test_a_truncated_checkpoint_is_named_and_the_whole_one_that_is_offered_goes_
     result = run_cli("resume=run/checkpoints/last.ckpt", "trainer.max_steps=30")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: resume={last} is damaged") and line.endswith(f"; whole is {kept}")
+    assert line.startswith(f"error: resume={last} is damaged") and line.endswith(f"; this one is whole: {kept}")
     assert run_cli(f"resume={kept}", "trainer.max_steps=30").returncode == 0
     assert contents(tmp_path / "run")["global_step"] == 30
 
@@ -680,6 +683,7 @@ def damage(written, folder, change):
     torch.save(checkpoint, file)
     config = OmegaConf.load(folder / "run" / ".hydra" / "config.yaml")
     config.trainer.max_steps, config.trainer.default_root_dir = 30, str(folder / "run")
+    config.trainer.log_every_n_steps = 5  # Lightning warns of more than an epoch has
     config.resume = str(file)
     return config
 

@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path):
 
 
 def test_a_score_that_there_is_not_is_named_beside_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match=r"callbacks\.checkpoint\.monitor=metrics/fidd is no score.*metrics/fid"):
+    with pytest.raises(ValueError, match=r"callbacks\.checkpoint\.monitor=metrics/fidd is not a score.*metrics/fid"):
         run(tmp_path, BATCHES, Scores(1.0), monitor="metrics/fidd")
 
 

@@ -200,7 +200,14 @@ def test_the_command_that_goes_on_further_can_be_pasted(tmp_path: Path, monkeypa
     from gan_lightning.runs.resume import check_end
 
     monkeypatch.chdir(tmp_path)
-    progress = {"epoch_progress": {"current": {"completed": 5}}}
+    done = {"total": {"completed": 9}}
+    progress = {
+        "epoch_progress": {"current": {"completed": 5}},
+        "state_dict": {},
+        "epoch_loop.batch_progress": done,
+        "epoch_loop.manual_optimization.optim_step_progress": done,
+        "epoch_loop.state_dict": {"_batches_that_stepped": 9},
+    }
     for name in set(NAMES) - {"tab\there", "ligne\nline"}:  # an error is one line
         file = tmp_path / name / "last.ckpt"
         config = OmegaConf.create({"resume": str(file), "trainer": {"max_epochs": 5, "max_steps": -1}})

@@ -15,7 +15,7 @@ from gan_lightning.callbacks.evaluation import evaluation_of
 from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.files import python, shorten, written_whole
 from gan_lightning.runs.current import overrides
-from gan_lightning.runs.resume import keep_end
+from gan_lightning.runs.resume import save_end, scores_until
 from gan_lightning.runs.state import METRICS, run_state
 from gan_lightning.runs.typed import as_argument, rerun_command
 from gan_lightning.terminal import format_seconds
@@ -39,13 +39,13 @@ class Record(Callback):
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.resumed_at = gan.global_step
         if self.resumed_at:
-            self.scored = scores_until(self.resumed_at, run_state(Path(trainer.default_root_dir)).metrics)
+            self.scored = scores_until(Path(trainer.default_root_dir), self.resumed_at)
 
-    def on_train_batch_start(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
-        # Nothing can refuse a resumed run any more: its earlier end is forgotten.
-        if trainer.ckpt_path and gan.global_step == self.resumed_at:
+    def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
+        # Nothing refuses a resumed run any more: its earlier end is forgotten.
+        if trainer.ckpt_path and gan.global_step == self.resumed_at + 1:
             if trainer.is_global_zero:
-                keep_end(Path(trainer.ckpt_path), self.ends)
+                save_end(Path(trainer.ckpt_path), self.ends)
             self.write(trainer, "running")
 
     def on_validation_end(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -75,14 +75,6 @@ class Record(Callback):
         }
         with written_whole(Path(trainer.default_root_dir) / METRICS) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def scores_until(iteration: int, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The scores in a metrics.json, if they are not of a later iteration than this one."""
-    about = metrics.get("scored")
-    if not isinstance(about, dict) or not isinstance(at := about.get("iteration"), int) or at > iteration:
-        return {}
-    return {"scored": about} | {name: value for name, value in metrics.items() if name.startswith("metrics/")}
 
 
 def ending(trainer: Trainer) -> str | None:

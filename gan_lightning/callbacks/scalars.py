@@ -60,7 +60,7 @@ class Scalars(Callback):
         checkpoint["callbacks"][self.state_key] = self.earlier | mean_over_devices(trainer, self.generators_turn(gan))
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.earlier = state
+        self.earlier = {**state}
 
     def check_finite(self, trainer: Trainer) -> None:
         tags = {"d_loss": "loss/discriminator", "penalty": "loss/penalty", "g_loss": "loss/generator"}

@@ -1,15 +1,12 @@
-"""GAN -> file, whole or not at all; file -> GAN, safely.
+"""Checkpoint files: write one that is never half there, read one that somebody else may have made.
 
-A checkpoint is untrusted input: it is plain containers and tensors, and only the networks of this package are ever
-built from it. They are built without memory first, and get it when the file is seen to hold their weights.
+A checkpoint is untrusted input. Only plain containers and tensors are read from it, and only networks of this package
+are built. They are built without memory first, and get it once the file is known to hold their weights.
 """
 
-import copy
-import operator
 import pickletools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,63 +21,26 @@ from gan_lightning.ema import EMA
 from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
 from gan_lightning.runs.folder import find_checkpoint, other_checkpoints
+from gan_lightning.terminal import one_line
 
 MODELS = "gan_lightning.models."
-# What the pickle in a checkpoint may name. torch's own list of the harmless is longer: bytearray(10**12) is on it.
+# What the pickle in a checkpoint may name. torch's own list of safe names is longer: bytearray(10**12) is on it.
 PLAIN = re.compile(
     r"collections OrderedDict|__builtin__ set|torch (Size|device|b?float\d+|u?int\d+|bool)"
     r"|torch._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Double|Float|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
-MAX_VALUES = 1000  # in the config of a network; ours have some ten
+MAX_VALUES = 1000  # in the config of a network; ours have about ten
 MAX_DEPTH = 10  # of lists and dicts within each other
 MAX_NUMBER = 1_000_000  # of channels, pixels, layers
 MAX_TEXT = 200  # characters
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-BEGUN_AND_DONE = {count: dict.fromkeys(("ready", "completed"), _is_count) for count in ("total", "current")}
-PROGRESS = {
-    count: dict.fromkeys(("ready", "started", "processed", "completed"), _is_count) for count in ("total", "current")
-}
-# What Lightning takes from a checkpoint without a look at it: a dict of the keys it reads, down to tests of values.
-RESUMABLE: dict[str, Any] = {
-    "global_step": _is_count,
-    "callbacks": {},
-    "lr_schedulers": lambda value: value == [],
-    "pytorch-lightning_version": lambda value: isinstance(value, str) and re.fullmatch(r"\d+\.\d+\.\d+\S*", value),
-    "loops": {
-        "fit_loop": {
-            "state_dict": {},
-            "epoch_progress": PROGRESS,
-            "epoch_loop.state_dict": {"_batches_that_stepped": _is_count},
-            "epoch_loop.batch_progress": {**PROGRESS, "is_last_batch": lambda value: isinstance(value, bool)},
-            "epoch_loop.manual_optimization.optim_step_progress": BEGUN_AND_DONE,
-        }
-    },
-}
-CALLBACKS = {  # of those that it may have
-    "Checkpoints": {"best": lambda value: value is None or _is_number(value), "seconds": _is_number},
-    "Scalars": lambda state: isinstance(state, dict) and all(map(_is_number, state.values())),
-    "Timer": {"time_elapsed": lambda spent: isinstance(spent, dict) and all(map(_is_number, spent.values()))},
-    "Alarms": {
-        "since": lambda since: isinstance(since, dict) and all(map(_is_count, since.values())),
-        "raised": lambda raised: isinstance(raised, list) and all(isinstance(name, str) for name in raised),
-    },
-}
+SHORT = 60  # characters of a value in an error
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints that are whole or not there: a kill or a full disk while one is written leaves the one before.
+    """Writes checkpoints that are whole or not there: a kill or a full disk during a write leaves the one before.
 
-    Lightning's own writes to the system's temporary folder and copies from there.
+    Lightning's own class writes to the system's temporary folder and copies from there.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -100,10 +60,10 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; no code in it is run, and no more memory taken than the file is long.
+    """The content of a checkpoint, on the CPU. No code in it is run, and it takes no more memory than the file is long.
 
     Args:
-        key: what the user typed it as, for the error.
+        key: the key that the user typed the path for, for the error.
 
     Raises:
         ValueError: if it is damaged, not of this project or of a newer version, or holds more than plain data.
@@ -112,9 +72,9 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     try:
         fault = _find_fault(path)
         checkpoint: Any = None if fault else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; what they say of pickles does not help here
+    except Exception as error:  # torch raises many kinds, and their messages about pickles do not help a user
         whole = [file for file in other_checkpoints(path) if _is_whole(file)]
-        offer = f"; whole is {whole[0]}" if whole else ""
+        offer = f"; this one is whole: {whole[0]}" if whole else ""
         what = f"is damaged or not a checkpoint of this project ({type(error).__name__})"
         if not _is_archive(path):
             what = "is not a checkpoint of this project: torch.save's old format, or another kind of file"
@@ -127,26 +87,26 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     version = about.get("version")
     if not isinstance(version, int) or version > CHECKPOINT_VERSION:
         raise ValueError(
-            f"{key}={path} has format {_one_line(version)}, this version reads {CHECKPOINT_VERSION}; "
+            f"{key}={path} has format {one_line(version, SHORT)}, this version reads {CHECKPOINT_VERSION}; "
             "update gan_lightning"
         )
     for name, tensor in _tensors(checkpoint):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{key}={path}: {_one_line(name)} has the shape {tuple(tensor.shape)}, which unfolds "
+                f"{key}={path}: {one_line(name, SHORT)} has the shape {tuple(tensor.shape)}, which unfolds "
                 f"{tensor.untyped_storage().nbytes()} bytes to {tensor.numel() * tensor.element_size()}; refused"
             )
     return checkpoint
 
 
 def _is_archive(path: Path) -> bool:
-    """Does a file begin as all that torch.save writes by default, whole or cut short?"""
+    """Does a file begin like one that torch.save writes by default, whole or cut short?"""
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"")
 
 
 def _find_fault(path: Path) -> str | None:
-    """What makes a file unsafe for torch.load, from its list of contents and its pickle's words alone."""
+    """What makes a file unsafe for torch.load, found without unpickling it; None if nothing does."""
     with ZipFile(path) as archive:
         entries = archive.infolist()
         if (size := sum(entry.file_size for entry in entries)) > path.stat().st_size:  # torch.save packs nothing
@@ -157,7 +117,7 @@ def _find_fault(path: Path) -> str | None:
                 named = (str(argument) for opcode, argument, _ in words if opcode.name == "GLOBAL")
                 for name in named:
                     if not PLAIN.fullmatch(name):
-                        return f"asks for {_one_line(name).replace(' ', '.')}, which is no plain data"
+                        return f"asks for {one_line(name, SHORT).replace(' ', '.')}, which is no plain data"
     return None
 
 
@@ -169,7 +129,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
-    """All tensors in a nest of containers, each with the key it stands under. The nest may be deep, or hold itself."""
+    """All tensors in nested containers, each with the key it stands under. They may be deep, or contain themselves."""
     stack, seen = [("", content)], set()
     while stack:
         name, value = stack.pop()
@@ -181,9 +141,9 @@ def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
 
 
 def load_gan(path: str | Path) -> GAN:
-    """Build the networks of a checkpoint with their weights, ready for `sample`; no other file is needed.
+    """Build the networks of a checkpoint with their weights, ready for `sample`. No other file is needed.
 
-    The weights are float32, also those of a run with trainer.precision=64-true.
+    The weights are float32, even if the run was trained with trainer.precision=64-true.
 
     Args:
         path: a checkpoint or a run folder.
@@ -196,36 +156,33 @@ def load_gan(path: str | Path) -> GAN:
     try:
         return _build_gan(checkpoint).eval()
     except Exception as error:
-        reason = _one_line(error, length=400) or type(error).__name__
+        reason = one_line(error, 400) or type(error).__name__
         raise ValueError(f"ckpt={file} cannot be used: {reason}") from error
 
 
 def _build_gan(checkpoint: dict[str, Any]) -> GAN:
-    # Checkpoints of version 1 know of no classes.
-    about = {"networks": None, "latent_dim": None, "num_classes": 0, "averaged": False} | checkpoint["gan_lightning"]
-    networks, latent_dim, weights = about["networks"], about["latent_dim"], checkpoint.get("state_dict")
+    about, weights = checkpoint["gan_lightning"], checkpoint.get("state_dict")
+    networks = about.get("networks")
     if not isinstance(networks, dict) or not {"generator", "discriminator"} <= networks.keys():
-        raise ValueError("it says not how to build its networks; build the GAN yourself and load its state_dict")
+        raise ValueError("it does not say how to build its networks; build the GAN yourself and load its state_dict")
     if not isinstance(weights, dict):
         raise ValueError("it has no state_dict")
-    if not isinstance(latent_dim, int) or not 1 <= latent_dim <= MAX_NUMBER:
-        raise ValueError(f"latent_dim={_one_line(latent_dim)} must be a whole number from 1 to {MAX_NUMBER}")
-    num_classes = about["num_classes"]
-    if not _is_count(num_classes) or num_classes > MAX_NUMBER:
-        raise ValueError(f"num_classes={_one_line(num_classes)} must be a whole number from 0 to {MAX_NUMBER}")
-    # Tensors on "meta" have shapes and no memory, and draw no random numbers for their initial values.
+    for key, least in ("latent_dim", 1), ("num_classes", 0):
+        if type(value := about.get(key)) is not int or not least <= value <= MAX_NUMBER:
+            raise ValueError(f"{key}={one_line(value, SHORT)} must be a whole number from {least} to {MAX_NUMBER}")
+    # Tensors on "meta" have a shape but no memory, and their initial values draw no random numbers.
     with torch.device("meta"):
         generator, discriminator = (build_network(networks[name]) for name in ("generator", "discriminator"))
     gan = GAN(
         generator,
         discriminator,
-        conditioning=Conditioning(num_classes),
-        ema=EMA() if about["averaged"] else None,
-        latent_dim=latent_dim,
+        conditioning=Conditioning(about["num_classes"]),
+        ema=EMA() if about.get("averaged") else None,
+        latent_dim=about["latent_dim"],
     ).eval()
-    _check_weights(gan, weights)
+    check_weights(gan, weights)
     _check_shapes(gan)
-    # Copies, as two names in a file may stand for the same memory. Assigned, so that what the file lacks stays "meta".
+    # Copied: two names in a file may share memory. Assigned: what the file lacks stays "meta" and cannot go unnoticed.
     filled = {
         name: torch.empty_like(wanted, device="cpu").copy_(weights[name]) for name, wanted in gan.state_dict().items()
     }
@@ -233,103 +190,9 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     return gan
 
 
-def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str | Path) -> None:
-    """See to it that training can go on from a checkpoint: a damaged one may crash the process, not only the run.
-
-    Args:
-        checkpoint: from `read_checkpoint`.
-        gan: as the run's config builds it.
-        path: of the checkpoint, for the error.
-
-    Raises:
-        ValueError: if it lacks what a run is resumed from, or has it in another form.
-    """
-    try:
-        _check_form(checkpoint, RESUMABLE)
-        present = CALLBACKS.keys() & checkpoint["callbacks"].keys()
-        _check_form(checkpoint["callbacks"], {name: CALLBACKS[name] for name in present}, "callbacks")
-        _check_place(checkpoint["loops"]["fit_loop"], checkpoint["global_step"])
-        weights = checkpoint.get("state_dict")
-        if not isinstance(weights, dict):
-            raise ValueError("it has no state_dict")
-        _check_weights(gan, weights)
-        _check_optimizers(checkpoint.get("optimizer_states"), gan)
-    except ValueError as error:
-        raise ValueError(f"resume={path} cannot be resumed: {_one_line(error, length=400)}") from error
-
-
-def _check_form(found: Any, wanted: dict[str, Any] | Callable[[Any], Any], name: str = "") -> None:
-    """Raises ValueError with the first value of a nest of dicts that is missing or fails its test."""
-    if not isinstance(wanted, dict):
-        if not wanted(found):
-            raise ValueError(f"{name}={_one_line(found)} is not what a run has written")
-    elif not isinstance(found, dict):
-        raise ValueError(f"{name} is a {type(found).__name__}, not a dict")
-    else:
-        for key, value in wanted.items():
-            inner = f"{name}.{key}".lstrip(".")
-            if key not in found:
-                raise ValueError(f"it lacks {inner}")
-            _check_form(found[key], value, inner)
-
-
-def _check_place(fit_loop: dict[str, Any], iteration: int) -> None:
-    """Raises ValueError if the loops and the data have done another number of iterations."""
-    loader = fit_loop["state_dict"].get("combined_loader", [{"iteration": iteration}])
-    counts = {
-        "loops": fit_loop["epoch_loop.batch_progress"]["total"]["completed"],
-        "optimizers": fit_loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
-        "logs": fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"],
-    }
-    for name, count in counts.items():
-        if count != iteration:
-            raise ValueError(f"global_step={iteration}, and its {name} are at {count}")
-    if loader != [{"iteration": iteration}]:
-        raise ValueError(f"global_step={iteration}, and its combined_loader is at {_one_line(loader)}")
-
-
-def _check_optimizers(found: Any, gan: GAN) -> None:
-    """Raises ValueError if the optimizers' states are not such as the optimizers of this GAN come to have."""
-    if not isinstance(found, list) or len(found) != 2:
-        raise ValueError("it has not the states of two optimizers")
-    # A step of a copy shows what they have, whatever optimizers they are.
-    optimizers = copy.deepcopy(gan).configure_optimizers()
-    for i, (state, optimizer) in enumerate(zip(found, optimizers, strict=True)):
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-        _check_optimizer(state, optimizer.state_dict(), f"optimizer_states[{i}]")
-
-
-def _check_optimizer(found: Any, wanted: dict[str, Any], name: str) -> None:
-    _check_form(found, {"state": {}, "param_groups": lambda groups: isinstance(groups, list)}, name)
-    if len(found["param_groups"]) != len(wanted["param_groups"]):
-        raise ValueError(f"{name}.param_groups are not as many as those of the run")
-    for group, own in zip(found["param_groups"], wanted["param_groups"], strict=True):
-        form = {"lr": _is_number, "initial_lr": _is_number, "params": partial(operator.eq, own["params"])}
-        if "initial_betas" in own:
-            form["initial_betas"] = partial(operator.eq, own["initial_betas"])
-        _check_form(group, form, f"{name}.param_groups")
-    for weight, state in found["state"].items():  # none at all before the generator's first turn
-        place, own = f"{name}.state[{_one_line(weight)}]", wanted["state"].get(weight)
-        if own is None or not isinstance(state, dict) or state.keys() != own.keys():
-            raise ValueError(f"{place} is not that of a weight of the run")
-        for key, value in state.items():
-            if _form(value) != _form(own[key]):
-                raise ValueError(f"{place}.{key} is {_form(value)} in it and {_form(own[key])} in the run")
-
-
-def _form(value: Any) -> str:
-    """What must be the same of two values that may take each other's place; floats of any precision may."""
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    return f"{'floats' if value.is_floating_point() else value.dtype} {tuple(value.shape)}"
-
-
-def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
-    """Raises ValueError with the first of the networks' tensors that the file has not, or in another shape."""
-    # Not its state_dict: a buffer that is not in there could not be filled.
+def check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
+    """Raises ValueError for the first tensor of the networks that the file lacks, or has in another shape."""
+    # Not the state_dict: a buffer that is not part of it could not be filled.
     wanted = {
         **dict(gan.named_parameters(remove_duplicate=False)),
         **dict(gan.named_buffers(remove_duplicate=False)),
@@ -343,37 +206,38 @@ def _check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
         if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
             raise ValueError(f"{name} is {found.dtype} in it and {tensor.dtype} in its networks")
     if others := [name for name in weights if name not in wanted]:
-        raise ValueError(f"it has {others[0]}, which its networks have not")
+        raise ValueError(f"it has {others[0]}, which its networks do not have")
 
 
 @torch.no_grad()
 def _check_shapes(gan: GAN) -> None:
-    """Raises ValueError if two latents do not become two images, and these two logits. On "meta" it costs nothing."""
+    """Raises ValueError if two latents do not give two images, or these not two logits. Free on "meta"."""
     num_classes = gan.conditioning.num_classes
     labels = torch.empty(2, dtype=torch.int64, device="meta") if num_classes else None
     try:
         images = gan.generator(torch.empty(2, gan.latent_dim, device="meta"), labels)
     except Exception as error:
-        raise ValueError(f"its generator takes no latents of latent_dim={gan.latent_dim} ({error})") from error
+        raise ValueError(f"its generator does not take latents of latent_dim={gan.latent_dim} ({error})") from error
     if images.ndim != 4 or len(images) != 2 or not images.numel():
-        raise ValueError(f"its generator makes {tuple(images.shape)} of two latents, not two images")
+        raise ValueError(f"its generator turns two latents into {tuple(images.shape)}, not into two images")
     try:
         output = gan.discriminator(images, labels)
     except Exception as error:
-        raise ValueError(f"its discriminator takes no images of {tuple(images.shape[1:])} ({error})") from error
+        raise ValueError(f"its discriminator does not take images of {tuple(images.shape[1:])} ({error})") from error
     shapes = [tuple(part.shape) for part in (output if isinstance(output, tuple) else [output])]
     if shapes not in ([(2,)], [(2,), (2, num_classes)]):
-        raise ValueError(f"its discriminator makes {', '.join(map(str, shapes))} of two images, not two logits")
+        raise ValueError(f"its discriminator turns two images into {', '.join(map(str, shapes))}, not into two logits")
 
 
 def build_network(config: Any) -> nn.Module:
     """A network of this package from its config.
 
-    Not Hydra's instantiate: it resolves `${...}` first, which reads the environment, and makes new `_target_`s.
+    Hydra's instantiate is not used: it resolves `${...}` first, which reads the environment and can make new
+    `_target_`s.
 
     Raises:
         ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`,
-            or the config is beyond what a network needs.
+            or the config is larger than a network needs.
     """
     _check_config(config)
     network = _build(config)
@@ -383,7 +247,10 @@ def build_network(config: Any) -> nn.Module:
 
 
 def _check_config(config: Any) -> None:
-    """Raises ValueError if building it could take long: many values, deep nests, large numbers. It may hold itself."""
+    """Raises ValueError for a config that could take long to build: too many values, too deep, too large numbers.
+
+    It may contain itself.
+    """
     stack, num_values = [(config, 0)], 0
     while stack:
         value, depth = stack.pop()
@@ -396,7 +263,9 @@ def _check_config(config: Any) -> None:
             items = [*value, *value.values()] if isinstance(value, dict) else value
             stack += [(item, depth + 1) for item in items]
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise ValueError(f"it asks for a network with the number {_one_line(value)}, above {MAX_NUMBER}; refused")
+            raise ValueError(
+                f"it asks for a network with the number {one_line(value, SHORT)}, above {MAX_NUMBER}; refused"
+            )
         elif isinstance(value, str) and len(value) > MAX_TEXT:
             raise ValueError(f"it asks for a network with a text of more than {MAX_TEXT} characters; refused")
         elif value is not None and not isinstance(value, int | float | str):
@@ -413,8 +282,8 @@ def _build(config: Any) -> Any:
 
 
 def _network_class(target: object) -> type[nn.Module]:
-    # No attribute of an attribute: `gan_lightning.models.mlp.nn.Linear` begins well too. And the class has to be
-    # one of ours, not only imported by a module of ours.
+    # No attribute of an attribute: `gan_lightning.models.mlp.nn.Linear` has the right beginning too. The class must be
+    # one of ours, not only imported by one of our modules.
     target = str(target)
     module, _, name = target.rpartition(".")
     if module.startswith(MODELS) and all(part.isidentifier() for part in target.split(".")):
@@ -425,10 +294,3 @@ def _network_class(target: object) -> type[nn.Module]:
         if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(MODELS):
             return found
     raise ValueError(f"it asks for {target}, which is not a network of gan_lightning; refused")
-
-
-def _one_line(text: object, length: int = 60) -> str:
-    """Words from a file for the terminal: no line ends or control characters, and not many of them."""
-    line = " ".join(str(text).split())
-    line = "".join(character if character.isprintable() else "?" for character in line)
-    return line if len(line) <= length else f"{line[:length]}…"

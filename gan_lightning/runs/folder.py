@@ -1,4 +1,4 @@
-"""Runs on disk: which checkpoint is meant, what config it was made with, what has become of it."""
+"""The folder of a run: find its checkpoint, read the config it was made with, keep a new run out of an old one."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def find_checkpoint(path: str | Path | None, runs: str | Path = "outputs", key: 
 
     Args:
         path: a checkpoint, a run folder, or None for the newest run below `runs`.
-        key: what the user typed it as, for the error.
+        key: the key that the user typed the path for, for the error.
 
     Raises:
         ValueError: if there is none.
@@ -48,7 +48,7 @@ def other_checkpoints(path: Path) -> list[Path]:
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The folder of the run that wrote a checkpoint; of one that somebody has copied elsewhere, where it lies."""
+    """The folder of the run that wrote a checkpoint; for a checkpoint copied elsewhere, the folder it lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
@@ -64,19 +64,19 @@ def run_config(checkpoint: Path, key: str = "ckpt") -> DictConfig:
         raise ValueError(f"{key}={checkpoint} is not in a run folder, so its config is not known{way_out}")
     config = read_config(file)
     if "seed" not in config:
-        raise ValueError(f"{shorten(file)} is no config of a run: it lacks seed, which every run has")
+        raise ValueError(f"{shorten(file)} is not the config of a run: it lacks seed, which every run has")
     return config
 
 
 def read_config(file: Path) -> DictConfig:
-    """Keys and values from one of the files in `.hydra/`.
+    """The keys and values of a file in `.hydra/`.
 
     Raises:
-        ValueError: if it holds anything else; the message names the file.
+        ValueError: if the file holds anything else.
     """
     content = _load_yaml(file)
     if not isinstance(content, DictConfig):
-        raise ValueError(f"{shorten(file)} is no config of a run: it holds a list")
+        raise ValueError(f"{shorten(file)} is not the config of a run: it holds a list")
     return content
 
 
@@ -84,13 +84,15 @@ def _load_yaml(file: Path) -> DictConfig | ListConfig:
     try:
         return OmegaConf.load(file)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno:  # of the disk; OmegaConf raises others for a number or a word
+        if (
+            isinstance(error, OSError) and error.errno
+        ):  # of the disk; OmegaConf raises one without for a number or a word
             raise
-        raise ValueError(f"{shorten(file)} cannot be read: it is no YAML that a run has written") from error
+        raise ValueError(f"{shorten(file)} cannot be read: it is not YAML as a run writes it") from error
 
 
 def chosen_options(run: Path) -> dict[str, str]:
-    """The option that a run took from each config group, `{"model": "mlp", ...}`; empty without a record of it."""
+    """The option that a run took from each config group, `{"model": "mlp", ...}`; empty if it is not recorded."""
     file = run / ".hydra" / "hydra.yaml"
     if not file.is_file():
         return {}
@@ -107,20 +109,21 @@ def typed_overrides(run: Path) -> list[str]:
     if isinstance(words, DictConfig) and not words:  # an empty file
         return []
     if isinstance(words, DictConfig) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"{shorten(file)} is not the list of settings that were typed for a run")
+        raise ValueError(f"{shorten(file)} is not the list of what was typed for a run")
     return list(words)
 
 
 def check_new(folder: Path, key: str = "hydra.run.dir", value: str | None = None) -> None:
-    """See to it that a new run does not write into an earlier one.
+    """Make sure that a new run does not write into the folder of an earlier one.
 
-    What a run leaves that has failed before its first iteration is no harm.
+    The folder may hold what a run leaves that failed before its first iteration.
 
     Args:
-        key, value: what sets the folder, for the error.
+        key: of the config, which sets the folder.
+        value: as it was typed; None: the folder itself.
 
     Raises:
-        ValueError: if a folder holds a run, with the way out.
+        ValueError: if the folder holds a run.
     """
     place = f"{key}={value or shorten(folder)}"
     other = f"another {'folder' if value is None else key}"

@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""One training at a time in a folder: a file that a running process holds locked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,40 +11,40 @@ LOCK = ".lock"  # in the folder
 
 @contextmanager
 def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
-    """Two trainings, or two sweeps, in one folder would tear each other's files apart.
+    """Lock a folder for one training or one sweep: two would overwrite each other's files.
 
     Args:
-        key: what sets the folder, for the error.
+        key: of the config, which sets the folder.
 
     Raises:
-        ValueError: if another one is at work there.
+        ValueError: if another process is at work there.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=1)  # `is_locked` has a part in it for a moment
+        lock.acquire(timeout=1)  # `is_locked` holds it for a moment
     except Timeout:
         raise ValueError(f"{key}={shorten(folder)}: another process is at work there; wait, or stop it") from None
     try:
         yield
     finally:
-        with suppress(OSError):  # on Windows it goes at the release
+        with suppress(OSError):  # Windows does not remove a file that is open
             (folder / LOCK).unlink(missing_ok=True)  # before another can have it
         lock.release()
 
 
 def is_locked(file: Path) -> bool:
-    """Does a training hold the lock of its folder? A file that a killed one has left does not count."""
+    """Does a running process hold this lock? A file that a killed process has left does not count."""
     from filelock import FileLock, Timeout
 
     if not file.exists():
         return False
     try:
-        with FileLock(file).acquire(timeout=0.1, poll_interval=0.02):  # two who ask do not take each other for one
+        with FileLock(file).acquire(timeout=0.1, poll_interval=0.02):  # longer than another `is_locked` holds it
             return False
     except Timeout:
         return True
-    except OSError:  # somebody else's, which may be looked at and not touched
+    except OSError:  # of another user, whose file may be read but not locked
         return file.exists()

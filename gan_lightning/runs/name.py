@@ -1,22 +1,27 @@
-"""The name of a run's folder."""
+"""The name of a run's folder, which all processes of the run must agree on."""
 
 import os
 from datetime import datetime, timedelta
 
 
 def run_name(rank: int) -> str:
-    """The name of a run's folder: the time, or under torchrun and srun what all processes of the run agree on."""
+    """The name of a new run's folder: the time at which it starts; under srun the number of the job.
+
+    Under torchrun the first process's time counts for all.
+    """
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _from_rank_zero(now, rank)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        restarts = os.environ.get("SLURM_RESTART_COUNT", "0")  # a job that is queued again counts its steps anew
+        restarts = os.environ.get(
+            "SLURM_RESTART_COUNT", "0"
+        )  # a job that is queued again counts its steps from 0 again
         return f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}_{restarts}"
     return now
 
 
 def _from_rank_zero(text: str, rank: int) -> str:
-    """What the first process of a torchrun has to say, through the store that torchrun keeps for its processes."""
+    """The text of the first process, sent through the store that torchrun keeps for its processes."""
     from torch.distributed import TCPStore
 
     key = f"gan_lightning/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"

@@ -1,6 +1,11 @@
-"""The place in a run, as Lightning's loops keep it in a checkpoint. Nothing else knows their layout."""
+"""The place in a run, as Lightning's loops keep it in a checkpoint.
+
+The layout is private to Lightning and may change with its version. Nothing else in this package knows it.
+"""
 
 from typing import Any
+
+from gan_lightning.terminal import one_line
 
 
 def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:
@@ -24,6 +29,36 @@ def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> Non
     }
 
 
+def iterations_done(checkpoint: dict[str, Any]) -> int:
+    """The iterations that a run had done when it wrote a checkpoint.
+
+    Raises:
+        ValueError: if its parts disagree on their number: training would go on from the wrong place, without a word.
+        KeyError, TypeError: if a part is missing, or is something else than a run writes.
+    """
+    iteration, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+    counts = {
+        "global_step": iteration,
+        "batch_progress": loop["epoch_loop.batch_progress"]["total"]["completed"],
+        "optim_step_progress": loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
+        "_batches_that_stepped": loop["epoch_loop.state_dict"]["_batches_that_stepped"],
+    }
+    for loader in loop["state_dict"].get("combined_loader", []):
+        counts["combined_loader"] = loader["iteration"]
+    for name, count in counts.items():
+        if type(count) is not int or count < 0 or count != iteration:
+            raise ValueError(f"its global_step is {one_line(iteration, 60)}, its {name} {one_line(count, 60)}")
+    return int(iteration)
+
+
 def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """Epochs that were over when a checkpoint was written."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])
+    """The whole epochs that a run had done when it wrote a checkpoint.
+
+    Raises:
+        ValueError: if that is no such number.
+        KeyError, TypeError: if a part is missing, or is something else than a run writes.
+    """
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+    if type(epochs) is not int or epochs < 0:
+        raise ValueError(f"its number of epochs is {one_line(epochs, 60)}")
+    return epochs

@@ -1,36 +1,44 @@
-"""`resume=<checkpoint or run folder>` goes on with a run: in its folder, with its config, from between two iterations.
+"""`resume=<checkpoint or run folder>`: continue a run in its folder, with its config, after its last saved iteration.
 
-The command line is rewritten before Hydra reads it, so that every process of the run starts from the saved config.
+First the command line is rewritten, before Hydra reads it, so that every process of the run starts from the saved
+config. Then the process that trains checks the checkpoint, and that the run has something left to do.
 """
 
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.files import groups, python, shorten, written_whole
+from gan_lightning.files import PACKAGE, groups, python, shorten, written_whole
 from gan_lightning.runs.folder import chosen_options, find_checkpoint, run_config, run_folder, typed_overrides
 from gan_lightning.runs.identity import role_of
-from gan_lightning.runs.place import epochs_done
+from gan_lightning.runs.place import epochs_done, iterations_done
+from gan_lightning.runs.state import run_state
 from gan_lightning.runs.typed import as_argument, quote
+from gan_lightning.terminal import one_line
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from torch.optim import Optimizer
+
+    from gan_lightning.gan import GAN
 
 MAY_CHANGE = ("observes", "scores", "place")
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")  # of a run: a schedule may depend on it
 SCHEDULES = ("schedule", "penalty.schedule", "optimizer.beta2_schedule")
 
 
-class AtEnd(ValueError):
-    """A run that is to be resumed has no iteration left to do. A sweep knows it by the exit code of its job."""
-
-    exit_code = 3
-
-
 def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
-    """The folder of the config to start from, and the overrides for it; None where nothing is to be resumed.
+    """The folder of the config to start from, and the overrides for it; None without a `resume=`.
 
     Raises:
-        ValueError: if there is no checkpoint, or an override would make it another run.
+        ValueError: if there is no checkpoint, or an override would change what the run computes.
     """
     parsed = OverridesParser.create().parse_overrides(overrides)
     wanted = [override.value() for override in parsed if override.key_or_group == "resume"]
@@ -38,11 +46,11 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         return None
     if any(override.is_sweep_override() for override in parsed):
         raise ValueError(
-            f"resume={wanted[-1]}: a comma stands for several runs; quote a value that has one: \"key='a,b'\""
+            f"resume={wanted[-1]}: a comma separates several runs; quote a value that has one: \"key='a,b'\""
         )
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
-    chosen, _ = chosen_options(run), typed_overrides(run)  # all that is read of its folder, before anything is written
+    chosen, _ = chosen_options(run), typed_overrides(run)  # read before anything is written: a broken file is refused
     kept, refused = [], []
     for override in parsed:
         key, text = override.key_or_group, str(override.input_line)
@@ -61,7 +69,7 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
     elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
     if elsewhere:
         raise ValueError(
-            f"resume={wanted[-1]}: a run goes on in its own folder; leave out {elsewhere[0].input_line}, "
+            f"resume={wanted[-1]}: a run continues in its own folder; leave out {elsewhere[0].input_line}, "
             "or copy the run's folder and resume the copy"
         )
     if refused:
@@ -78,8 +86,58 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
     return bool(old == value) if not OmegaConf.is_config(old) else bool(OmegaConf.to_container(old) == value)
 
 
+# --- In the process that trains ----------------------------------------------------------------------------
+
+
+class AtEnd(ValueError):
+    """A run that is to be resumed has nothing left to do.
+
+    Args:
+        path: of its checkpoint.
+        key: of the config, which set the end: trainer.max_epochs | trainer.max_steps | trainer.max_time.
+        done: epochs, iterations or seconds.
+        end: value of that key.
+        way_out: what to do, for the message.
+    """
+
+    exit_code = 3  # of the process: a sweep then starts the job anew, as it was killed before it had its scores
+
+    def __init__(self, path: str, key: str, done: float, end: Any, way_out: str) -> None:
+        super().__init__(f"resume={path}: the run is at its end, {key}={end}; {way_out}")
+        self.key, self.done, self.end = key, done, end
+
+
+def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> None:
+    """Raises AtEnd if a run to be resumed has nothing left to do."""
+    path, trainer = shorten(config.resume), config.trainer
+    done = {"max_epochs": epochs_done(checkpoint), "max_steps": iterations_done(checkpoint)}
+    for name, count in done.items():
+        key, end = f"trainer.{name}", trainer[name]
+        if end in (-1, None) or count < end:
+            continue
+        words = f"resume={as_argument(path)} {key}={count + max(1, count // 5)}"
+        way_out = f"further: {python()} -m gan_lightning {words}"
+        if has_end_in_schedule(config):
+            way_out = "its schedule has reached its end"
+        raise AtEnd(path, key, count, end, way_out)
+    timer, state = build_timer(trainer.get("max_time")), checkpoint["callbacks"].get("Timer")
+    if timer and state:
+        timer.load_state_dict(state)
+        if timer.time_remaining() <= 0:
+            way_out = "further: a longer one, which counts from the start of the run"
+            raise AtEnd(path, "trainer.max_time", timer.time_elapsed(), trainer.max_time, way_out)
+
+
+def build_timer(max_time: Any) -> Any:
+    """What Lightning makes of `trainer.max_time`; None without one."""
+    from lightning.pytorch.callbacks import Timer
+
+    limit = OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time
+    return Timer(limit) if limit else None
+
+
 def has_end_in_schedule(config: DictConfig) -> bool:
-    """Does a number in an iteration depend on how many there are to be?"""
+    """Does a schedule depend on the length of the run?"""
     schedules = (OmegaConf.select(config, key) for key in SCHEDULES)
     return any(
         schedule and not schedule._target_.endswith("Constant") and schedule.get("until") is None
@@ -87,7 +145,7 @@ def has_end_in_schedule(config: DictConfig) -> bool:
     )
 
 
-def keep_end(checkpoint: Path, ends: dict[str, Any]) -> None:
+def save_end(checkpoint: Path, ends: dict[str, Any]) -> None:
     """Write the end of a resumed run to the config in its folder, for the next time that it is resumed.
 
     Args:
@@ -103,34 +161,96 @@ def keep_end(checkpoint: Path, ends: dict[str, Any]) -> None:
         OmegaConf.save(saved, part)
 
 
-def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> int:
-    """The iterations that a run to be resumed has done.
+def scores_until(folder: Path, iterations: int) -> dict[str, Any]:
+    """The scores in the metrics.json of a run, if they are no later than the iteration that it goes on from."""
+    metrics = run_state(folder).metrics
+    about = metrics.get("scored")
+    if not isinstance(about, dict) or not isinstance(at := about.get("iteration"), int) or at > iterations:
+        return {}
+    return {"scored": about} | {name: value for name, value in metrics.items() if name.startswith("metrics/")}
+
+
+def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str) -> int:
+    """Look for damage that would kill the process or train on with wrong numbers; `restoring` catches the rest.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        gan: as the run's config builds it.
+        path: of the checkpoint, for the error.
+
+    Returns:
+        The iterations that the run has done.
 
     Raises:
-        AtEnd: if there are none left to do.
+        ValueError: if the checkpoint is damaged, or not of this run.
     """
-    iterations, resume = checkpoint["global_step"], f"resume={shorten(config.resume)}"
-    reached = {"max_epochs": epochs_done(checkpoint), "max_steps": iterations}
-    for key, done in reached.items():
-        end = config.trainer[key]
-        if end not in (-1, None) and done >= end:
-            command = f"{python()} -m gan_lightning resume={as_argument(shorten(config.resume))}"
-            further = f"further: {command} trainer.{key}={done + max(1, done // 5)}"
-            way_out = "its schedule has fallen to its end" if has_end_in_schedule(config) else further
-            raise AtEnd(f"{resume}: the run is at its end, trainer.{key}={end}; {way_out}")
-    if (timer := timer_of(config)) and (state := checkpoint["callbacks"].get("Timer")):
-        timer.load_state_dict(state)
-        if timer.time_remaining() <= 0:
-            raise AtEnd(
-                f"{resume}: the run is at its end, trainer.max_time={config.trainer.max_time}; "
-                "further: a longer one, which counts from the start of the run"
-            )
-    return int(iterations)
+    from gan_lightning.runs.checkpoint import check_weights
+
+    try:
+        iterations, _ = iterations_done(checkpoint), epochs_done(checkpoint)
+        check_weights(gan, checkpoint["state_dict"])
+        found, optimizers = checkpoint["optimizer_states"], gan.configure_optimizers()
+        if len(found) != len(optimizers):
+            raise ValueError(f"it holds the states of {len(found)} optimizers, not of {len(optimizers)}")
+        for state, optimizer in zip(found, optimizers, strict=True):
+            _check_optimizer(state, optimizer)
+    except Exception as error:
+        raise _refusal(path, error) from error
+    return iterations
 
 
-def timer_of(config: DictConfig) -> Any:
-    """What Lightning makes of trainer.max_time; None without one."""
-    from lightning.pytorch.callbacks import Timer
+def _check_optimizer(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    """Raises ValueError if the state of an optimizer is that of other weights, or would make its kernel crash."""
+    from torch import Tensor
 
-    limit = config.trainer.get("max_time")
-    return Timer(OmegaConf.to_container(limit) if OmegaConf.is_config(limit) else limit) if limit else None
+    weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
+    groups, saved_groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
+    if len(groups) != len(saved_groups) or not saved["state"].keys() <= weights.keys():
+        raise ValueError("it holds the optimizer state of other weights")
+    for mine, theirs in zip(groups, saved_groups, strict=True):  # PyTorch takes these from the file unchecked
+        for key in {"params", "initial_lr", "initial_betas", "fused"} & mine.keys():
+            if theirs[key] != mine[key]:
+                raise ValueError(f"{key} of an optimizer is {one_line(theirs[key], 60)}, not {one_line(mine[key], 60)}")
+    if not any(group.get("fused") for group in groups):  # other kernels raise an error themselves
+        return
+    for number, state in saved["state"].items():
+        for name, value in state.items():
+            shape = () if name == "step" else tuple(weights[number].shape)
+            # A fused kernel reads beyond the end of a tensor that is too short, and the process dies of it.
+            if isinstance(value, Tensor) and not (value.is_floating_point() and value.shape == shape):
+                is_in_it = f"{value.dtype} {tuple(value.shape)}"
+                raise ValueError(f"{one_line(name, 60)} of a weight is {is_in_it} in it, not floats {shape}")
+
+
+@contextmanager
+def restoring(path: str, trainer: Trainer, iterations: int) -> Iterator[None]:
+    """Around a training that continues from a checkpoint: an error in restoring it becomes one line with its name.
+
+    Args:
+        path: of the checkpoint.
+        trainer: that fits in the `with` block.
+        iterations: that the run has done before. Errors after the next one are not the checkpoint's fault.
+
+    Raises:
+        ValueError: instead of any error of Lightning or PyTorch. Our own, and those of the system, stay as they are.
+    """
+    from torch import OutOfMemoryError
+
+    try:
+        yield
+    except Exception as error:
+        is_ours = isinstance(error, ValueError | FloatingPointError) and _is_raised_here(error)
+        if is_ours or isinstance(error, OSError | OutOfMemoryError) or trainer.global_step > iterations + 1:
+            raise
+        raise _refusal(path, error) from error
+
+
+def _is_raised_here(error: Exception) -> bool:
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(PACKAGE)
+
+
+def _refusal(path: str, error: Exception) -> ValueError:
+    reason = one_line(error, 400) or type(error).__name__
+    if isinstance(error, KeyError) and " " not in reason:
+        reason = f"it lacks {one_line(error.args[0], 60)}"
+    return ValueError(f"resume={path} cannot be resumed: {reason}")

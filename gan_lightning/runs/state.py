@@ -1,4 +1,4 @@
-"""What has become of a run."""
+"""The state of a run, from the files that it leaves: is it done, running, stopped or killed?"""
 
 import json
 import sys
@@ -14,12 +14,12 @@ STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")
 
 @dataclass(frozen=True)
 class RunState:
-    """What has become of a run.
+    """The state of a run.
 
     Args:
         name: done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting.
-        error: what went wrong, in one line; empty for all but failed.
-        metrics: of metrics.json, empty where there is none.
+        error: why a run failed, in one line; otherwise empty.
+        metrics: the content of metrics.json, empty without one.
     """
 
     name: str
@@ -32,11 +32,11 @@ class RunState:
 
     @property
     def numbers(self) -> list[str]:
-        """What metrics.json has a score of."""
+        """The names of all numbers in metrics.json."""
         return sorted(name for name in self.metrics if self.score(name) is not None)
 
     def score(self, metric: str) -> float | None:
-        """A number of metrics.json; None where there is none, or it is NaN or infinite."""
+        """A number of metrics.json; None if it is not there, NaN or infinite."""
         value = self.metrics.get(metric)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
@@ -44,9 +44,9 @@ class RunState:
 
 
 def run_state(run: Path) -> RunState:
-    """What the files in a run's folder say; the newer of metrics.json and error.txt counts.
+    """The state of a run from the files in its folder; the newer of metrics.json and error.txt counts.
 
-    A metrics.json that no run has written is the error of a failed run.
+    A run whose metrics.json is not as a run writes it counts as failed.
     """
     metrics_file, error_file = run / METRICS, run / ERROR
     metrics, fault = _read_metrics(metrics_file) if metrics_file.exists() else ({}, "")
@@ -58,25 +58,27 @@ def run_state(run: Path) -> RunState:
         return RunState("failed", fault, metrics)
     if metrics:
         state = metrics.get("state", "done")
-        return RunState("killed" if state == "running" else state, "", metrics)  # it has let go of its lock
+        return RunState(
+            "killed" if state == "running" else state, "", metrics
+        )  # its process is gone, or it would hold the lock
     return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
 
 
 def _read_metrics(file: Path) -> tuple[dict[str, Any], str]:
-    """What metrics.json holds, and what is wrong with it."""
+    """The content of metrics.json, and what is wrong with it."""
     try:
         metrics = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        return {}, f"{METRICS} is no JSON"
+        return {}, f"{METRICS} is not JSON"
     if not isinstance(metrics, dict):
-        return {}, f"{METRICS} is no record of a run: it holds no keys"
+        return {}, f"{METRICS} is not the record of a run: it holds no keys"
     if metrics.get("state", "done") not in STATES:
-        return metrics, f"{METRICS} is no record of a run: its state is none of {', '.join(STATES)}"
+        return metrics, f"{METRICS} is not the record of a run: its state is none of {', '.join(STATES)}"
     return metrics, ""
 
 
 def run_seconds(run: Path, state: RunState) -> float | None:
-    """The seconds that a run took; of one that ended without metrics.json, until its last sign of life."""
+    """The seconds that a run took; without metrics.json, up to its last line of train.log."""
     if (seconds := state.score("seconds")) is not None:
         return float(seconds)
     begun, told = run / ".hydra" / "overrides.yaml", run / "train.log"

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from gan_lightning.cli.errors import JobsFailed
 from gan_lightning.files import BYTES, shorten
-from gan_lightning.runs.ranking import SWEEP_LOG, rank_runs, show
+from gan_lightning.runs.ranking import SWEEP_LOG, rank_runs
+from gan_lightning.runs.tables import show
 from gan_lightning.sweeps.launcher import ProcessLauncher
 
 log = logging.getLogger("gan_lightning.sweeps")

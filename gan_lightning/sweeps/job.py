@@ -108,7 +108,7 @@ class Runner:
         self._run_once(job, [*config, *place], environment)
 
     def _run_once(self, job: Job, args: list[str], environment: dict[str, str]) -> int | None:
-        """The exit code of the job's process."""
+        """Run a job in a process, and return its exit code."""
         started = time.time()
         self._start_guardian()  # before there is a job to end
         process = PROCESSES.Process(target=become, args=(args, environment, str(job.folder / "output.log")))
