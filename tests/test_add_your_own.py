@@ -32,9 +32,9 @@ def copy(tmp_path_factory):
 
 def test_page_has_a_section_for_each_kind_of_part():
     assert list(SECTIONS) == [
-        "A loss", "A penalty", "A model", "A data set that torchvision has", "A data set", "A metric"
-    ]  # fmt: skip
-    assert list(SECTIONS)[:5] == WITH_SAMPLES
+        *("A loss", "A penalty", "A model", "A data set that torchvision has", "A data set", "A tracker", "A metric")
+    ]
+    assert list(SECTIONS)[:6] == WITH_SAMPLES
 
 
 def write_usps(folder):
@@ -60,12 +60,15 @@ def test_samples_of_the_page_train(copy, run_cli, idx_data, section):
     assert result.returncode == 0, result.stderr
     (run,) = [file.parent for file in copy.rglob("metrics.json") if words[3] in file.read_text()]
     config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
-    assert re.search(r"LeastAbsolute|Lipschitz|linear|usps|squares", str(config))
+    assert re.search(r"LeastAbsolute|Lipschitz|linear|usps|squares|Notebook", str(config))
+    if section == "A tracker":
+        assert '"result"' in (run / "notebook" / "notebook.jsonl").read_text()
+        assert (run / "notebook" / "samples_fixed_0.png").exists()
 
 
 def test_files_and_names_that_it_mentions_exist():
     for path in re.findall(r"`((?:gan_lightning|conf|tests|metrics)/[\w./]*\w(?:\.py|\.yaml|/))`", TEXT):
         if not path.endswith("/x.py"):
             assert (ROOT / path).exists() or (ROOT / "gan_lightning" / path).exists(), path
-    for name, file in (("LOSSES", "test_losses"), ("BY_HAND", "test_losses"), ("ROWS", "test_evaluate")):
+    for name, file in (("LOSSES", "test_losses"), ("BY_HAND", "test_losses"), ("SMALL", "test_combinations")):
         assert f"\n{name} = " in (ROOT / "tests" / f"{file}.py").read_text()

@@ -70,13 +70,13 @@ def explain(
         return f"{key} is not set; add {key}=…"
     if deleted := _deleted(error, overrides):
         return f"{deleted}: it cannot be left out; type a value, {error.full_key}=…"  # type: ignore[attr-defined]
+    lists = [override for override in overrides if override.partition("=")[2][:1] == "["]
+    if isinstance(error, IndexError) and lists:
+        return f"{lists[-1]}: the list has too few values"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return f"{message} {one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:
         return _explain_os_error(error, folder, overrides, place)
-    lists = [override for override in overrides if override.partition("=")[2][:1] == "["]
-    if isinstance(error, IndexError) and lists:
-        return f"{lists[-1]}: the list has too few values"
     if _is_named(error, "MisconfigurationException"):
         return _explain_misconfiguration(message, overrides)
     if _is_named(error, "OutOfMemoryError"):
