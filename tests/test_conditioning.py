@@ -23,7 +23,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.models import mlp
 from gan_lightning.models.labels import KINDS, Classifier, ConditionalBatchNorm, Embedded, Layers, OneHot, Projection
-from gan_lightning.noise import draw
+from gan_lightning.noise import draw_latents
 from gan_lightning.penalties import R1
 from gan_lightning.train import build_gan, main
 
@@ -119,7 +119,7 @@ def test_projection_is_psi_plus_the_product_of_embedding_and_features(shape):
 def test_classifier_gives_a_logit_and_class_logits():
     layer, x = Classifier(nn.Conv2d(5, 1, 2), 20, K), torch.randn(4, 5, 2, 2)
     logits, class_logits = layer(x)
-    assert_close(logits, layer.judge(x).flatten())
+    assert_close(logits, layer.logit(x).flatten())
     assert_close(class_logits, x.flatten(1) @ layer.classify.weight.T + layer.classify.bias)
 
 
@@ -262,7 +262,7 @@ def test_class_losses_of_real_and_generated_images_are_in_ds_loss_and_of_generat
 def test_samples_are_of_the_classes_asked_for_or_of_all_in_turn():
     gan = conditional_gan(ema=EMA())
     stir(gan.ema.generator).eval()
-    (z,) = draw(5, LATENT_DIM, seed=3)
+    (z,) = draw_latents(5, LATENT_DIM, seed=3)
     in_turn = torch.tensor([0, 1, 2, 0, 1])
     with torch.no_grad():
         assert torch.equal(gan.sample(5, seed=3), gan.ema.generator(z, in_turn))

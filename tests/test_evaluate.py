@@ -145,8 +145,8 @@ def test_a_checkpoint_outside_a_run_folder_needs_its_data_set_named(run, evaluat
 
 
 def test_the_seed_chooses_the_noise_and_that_of_a_training_is_number_zero(run, evaluate, tmp_path, monkeypatch):
-    from gan_lightning.data.module import sample_blocks
     from gan_lightning.metrics import figures
+    from gan_lightning.noise import sample_blocks
     from gan_lightning.runs.checkpoint import load_gan
 
     drawn, records = [], []
@@ -231,7 +231,7 @@ def test_as_many_samples_are_drawn_as_while_training_but_ten_thousand_at_least(
         config.metrics = {"num_samples": scored_on}
     shutil.copytree(run, tmp_path / "run")
     OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
-    monkeypatch.setattr("gan_lightning.data.module.sample_blocks", draw)
+    monkeypatch.setattr("gan_lightning.noise.sample_blocks", draw)
     with pytest.raises(Drawn) as drawn:
         main(compose(f"ckpt={tmp_path}/run", "metrics.cache=null", config_name="evaluate"))
     assert drawn.value.args == (expected,)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_lightning.images import normalize
 from gan_lightning.metrics import scores as scores_module
-from gan_lightning.metrics.classifier import train_judge
+from gan_lightning.metrics.classifier import train_classifier
 from gan_lightning.metrics.inception import Inception
 from gan_lightning.metrics.judge import Judge, extract, save_judge
 from gan_lightning.metrics.scores import Reference, load_reference, score
@@ -43,7 +43,7 @@ TRAINING, HELD_OUT, NEW = toy(3000, 0), toy(1000, 1), toy(1000, 2)
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory) -> Judge:
-    judge = train_judge(*TRAINING, *HELD_OUT, name="toy", epochs=2, width=16)
+    judge = train_classifier(*TRAINING, *HELD_OUT, name="toy", epochs=2, width=16)
     save_judge(judge, tmp_path_factory.mktemp("judge") / "toy.safetensors")
     return judge
 
@@ -312,7 +312,7 @@ def test_the_control_of_a_classifier_learns_from_as_many_real_images(monkeypatch
         trained.append((images, labels))
         return SimpleNamespace(test_accuracy=len(trained) / 10)
 
-    monkeypatch.setattr("gan_lightning.metrics.train_on_synthetic.train_judge", train)
+    monkeypatch.setattr("gan_lightning.metrics.train_on_synthetic.train_classifier", train)
     found = classification_accuracy(*NEW, *TRAINING, *HELD_OUT)
     assert (found.generated, found.control) == (0.1, 0.2)
     assert torch.equal(trained[0][0], NEW[0]) and trained[1][0].shape == NEW[0].shape

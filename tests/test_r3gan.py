@@ -148,10 +148,10 @@ def test_generator_begins_with_planes_times_numbers_of_z():
 
 def test_discriminator_ends_with_a_plane_for_each_channel():
     layers = networks("r3gan", (1, 28, 28))[1].layers
-    basis, flatten, judge, _ = layers[-4:]
+    basis, flatten, logit, _ = layers[-4:]
     assert isinstance(flatten, nn.Flatten)
     assert basis.groups == basis.in_channels == basis.out_channels == 4 and basis.kernel_size == (7, 7)
-    assert basis.bias is None and judge.bias is None and judge.in_features == 4
+    assert basis.bias is None and logit.bias is None and logit.in_features == 4
 
 
 def test_no_layer_normalises():

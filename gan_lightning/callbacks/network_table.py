@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gan_lightning.gan import GAN
+from gan_lightning.models.check import call_in_eval_mode
 
 
 @dataclass
@@ -42,10 +43,7 @@ def _rows(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> list[Row
         if "parametrizations" not in name and (is_parametrized(layer) or not list(layer.children()))
     ]
     hooks = [layer.register_forward_hook(note) for layer in layers]
-    was_training = network.training
-    network.eval()  # looking must not move BatchNorm's statistics
-    network(inputs.to(next(network.parameters()).dtype), labels)
-    network.train(was_training)
+    call_in_eval_mode(network, inputs.to(next(network.parameters()).dtype), labels)
     for hook in hooks:
         hook.remove()
     return rows

@@ -31,7 +31,7 @@ class Scalars(Callback):
 
     def __init__(self) -> None:
         self.latest: dict[str, Tensor] = {}
-        self.earlier: dict[str, float] = {}  # of G's last turn, where the run was resumed after it
+        self.restored: dict[str, float] = {}  # the generator's curves of a resumed run, until its next turn
         self.clock: tuple[float, int] | None = None  # (seconds, iteration) at the last logging interval
 
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -57,10 +57,10 @@ class Scalars(Callback):
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.check_finite(trainer)  # a checkpoint of a broken run must not take the place of the last good one
         # G's curves go on before its next turn, which is up to n_critic iterations away.
-        checkpoint["callbacks"][self.state_key] = self.earlier | mean_over_devices(trainer, self.generators_turn(gan))
+        checkpoint["callbacks"][self.state_key] = self.restored | mean_over_devices(trainer, self.generators_turn(gan))
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.earlier = state
+        self.restored = state
 
     def check_finite(self, trainer: Trainer) -> None:
         tags = {"d_loss": "loss/discriminator", "penalty": "loss/penalty", "g_loss": "loss/generator"}
@@ -87,7 +87,7 @@ class Scalars(Callback):
             scalars |= {"prob/real": real_logits.sigmoid().mean(), "prob/fake": fake_logits.sigmoid().mean()}
         if "penalty" in self.latest:
             scalars["loss/penalty"] = self.latest["penalty"]
-        return self.earlier | mean_over_devices(trainer, scalars | self.generators_turn(gan))
+        return self.restored | mean_over_devices(trainer, scalars | self.generators_turn(gan))
 
     def generators_turn(self, gan: LightningModule) -> dict[str, Tensor]:
         """Of its last turn; nothing before the first."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_lightning.files import expand
 from gan_lightning.images import normalize
-from gan_lightning.noise import BLOCK_SIZE, derive_seed
+from gan_lightning.noise import derive_seed, sample_blocks
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class ImageDataModule(LightningDataModule):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        if not _is_count(batch_size):
+        if not _is_positive_int(batch_size):
             raise ValueError(f"data.batch_size={batch_size} must be a whole number from 1 up; try 128")
-        if len(image_shape) != 3 or not all(map(_is_count, image_shape)):
+        if len(image_shape) != 3 or not all(map(_is_positive_int, image_shape)):
             raise ValueError(
                 f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
                 "try [1,28,28]"
@@ -155,9 +155,9 @@ class ImageDataModule(LightningDataModule):
                 "bring them back, or start a new run, without resume="
             )
 
-    def _val_blocks(self) -> "Blocks":
+    def _val_blocks(self) -> "BlockLoader":
         rank, world_size = self._place()
-        return Blocks(sample_blocks(self.num_val_samples)[rank::world_size])
+        return BlockLoader(sample_blocks(self.num_val_samples)[rank::world_size])
 
     def num_drawn(self, limit: int | float) -> int:
         """Generated images of an evaluation in which each device draws `limit` blocks, or this share of its own.
@@ -332,8 +332,8 @@ class BatchLoader:
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
 
-class Blocks:
-    """Which samples a device draws: (number, size) of each block. Not a list: Lightning takes one for many loaders."""
+class BlockLoader:
+    """The blocks of samples that a device draws. Not a list, which Lightning takes for a list of loaders."""
 
     def __init__(self, blocks: list[tuple[int, int]]) -> None:
         self.blocks = blocks
@@ -343,11 +343,6 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self.blocks)
-
-
-def sample_blocks(num_samples: int, size: int = BLOCK_SIZE) -> list[tuple[int, int]]:
-    """Cut a number of samples into numbered blocks, `(number, size)`; each block's noise follows from its number."""
-    return [(start // size, min(size, num_samples - start)) for start in range(0, num_samples, size)]
 
 
 def as_images(images: Any) -> Tensor:
@@ -389,5 +384,5 @@ def as_labels(labels: Any) -> Tensor:
     return labels if labels.is_floating_point() else labels.long()
 
 
-def _is_count(value: object) -> bool:
+def _is_positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

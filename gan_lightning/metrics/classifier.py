@@ -11,7 +11,7 @@ from gan_lightning.images import normalize
 from gan_lightning.metrics.judge import Judge, extract, to_bytes
 
 
-def train_judge(
+def train_classifier(
     images: Tensor,
     labels: Tensor,
     test_images: Tensor,
@@ -49,7 +49,7 @@ def train_judge(
     device = torch.device(device)
     num_classes = int(labels.max()) + 1
     images, labels = images.to(device), labels.to(device)
-    draw = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # initial weights and dropout
@@ -60,10 +60,12 @@ def train_judge(
         steps = max(steps, 8)  # of fewer the cycle cannot take a quarter
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
         for epoch in range(epochs):
-            order = torch.randperm(len(images), generator=draw, device=device)
+            order = torch.randperm(len(images), generator=generator, device=device)
             total = torch.zeros((), device=device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = DISTORTIONS[distortion](normalize(images[batch]), draw).to(memory_format=torch.channels_last)
+                inputs = DISTORTIONS[distortion](normalize(images[batch]), generator).to(
+                    memory_format=torch.channels_last
+                )
                 features = judge.features(inputs)
                 logits = judge.classify(F.dropout(features, 0.3))  # many features each know a class, not a few
                 loss = F.cross_entropy(logits, labels[batch])
@@ -82,7 +84,7 @@ def train_judge(
 
 
 def move_a_little(
-    images: Tensor, draw: torch.Generator, rotation: float = 10.0, shift: float = 2.0, zoom: float = 0.1
+    images: Tensor, generator: torch.Generator, rotation: float = 10.0, shift: float = 2.0, zoom: float = 0.1
 ) -> Tensor:
     """Rotate, shift and zoom each image by amounts of its own; edges repeat outwards.
 
@@ -92,7 +94,7 @@ def move_a_little(
     """
 
     def uniform(limit: float) -> Tensor:
-        return (torch.rand(len(images), generator=draw, device=images.device) * 2 - 1) * limit
+        return (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * limit
 
     angle, scale = uniform(math.radians(rotation)), 1 + uniform(zoom)
     cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -105,7 +107,7 @@ def move_a_little(
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> Tensor:
+def shift_and_mirror(images: Tensor, generator: torch.Generator, shift: int = 1) -> Tensor:
     """Shift each image by whole pixels, and mirror every other one left to right; edges repeat outwards.
 
     Args:
@@ -115,10 +117,10 @@ def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> T
     num, _, height, width = images.shape
     device = images.device
     padded = F.pad(images, (shift,) * 4, mode="replicate")
-    down, right = torch.randint(0, 2 * shift + 1, (num, 2), generator=draw, device=device).T
+    down, right = torch.randint(0, 2 * shift + 1, (num, 2), generator=generator, device=device).T
     rows = down[:, None] + torch.arange(height, device=device)  # (N, H)
     columns = right[:, None] + torch.arange(width, device=device)  # (N, W)
-    mirrored = torch.rand(num, generator=draw, device=device) < 0.5
+    mirrored = torch.rand(num, generator=generator, device=device) < 0.5
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     which = torch.arange(num, device=device)[:, None, None]
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ from gan_lightning.metrics.scores import Scores
 BAR, HEIGHT, MARGIN = 24, 200, 20  # pixels
 
 
-def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
+def save_figures(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
     """Write nearest.png, and where the samples' classes are known classes.png and class_histogram.png.
 
     Args:

@@ -25,9 +25,9 @@ def kid(real: Tensor, fake: Tensor, subset_size: int = 1000, seed: int = 0) -> t
         raise ValueError(f"KID needs 4 samples or more, got {num_samples}.")
     subset_size = max(2, min(subset_size, num_samples // 10))
     num_subsets = num_samples // subset_size
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     real, fake = (
-        features[torch.randperm(len(features), generator=draw)[: num_subsets * subset_size]].double()
+        features[torch.randperm(len(features), generator=generator)[: num_subsets * subset_size]].double()
         for features in (real, fake)
     )
     values = torch.stack([mmd2(x, y) for x, y in zip(real.split(subset_size), fake.split(subset_size), strict=True)])

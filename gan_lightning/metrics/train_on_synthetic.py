@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.images import to_uint8
-from gan_lightning.metrics.classifier import train_judge
+from gan_lightning.metrics.classifier import train_classifier
 from gan_lightning.metrics.scores import choose
 
 EPOCHS = 4
@@ -48,7 +48,7 @@ def classification_accuracy(
     some = choose(len(real_images), min(len(images), len(real_images)))
 
     def accuracy(images: Tensor, labels: Tensor) -> float:
-        judge = train_judge(
+        judge = train_classifier(
             images, labels, test_images, test_labels, name="synthetic", seed=seed, epochs=epochs, device=device
         )
         return judge.test_accuracy

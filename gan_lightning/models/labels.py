@@ -124,18 +124,18 @@ class Classifier(nn.Module):
     """Logits of real against generated, and of the classes. Odena et al. 2017, section 3. https://arxiv.org/abs/1610.09585
 
     Args:
-        judge: features -> one number.
+        logit: the layer that makes it, features -> one number.
         num_features: F, of one image.
     """
 
-    def __init__(self, judge: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(self, logit: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
-        self.judge = judge
+        self.logit = logit
         self.classify = nn.Linear(num_features, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) or (B, C, H, W) -> (B,) logits, (B, K) class logits."""
-        return self.judge(x).flatten(), self.classify(x.flatten(1))
+        return self.logit(x).flatten(), self.classify(x.flatten(1))
 
 
 def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tuple[list[nn.Module], int]:
@@ -181,15 +181,15 @@ def batch_norm_2d(channels: int, conditioning: str, num_classes: int) -> nn.Modu
     return nn.BatchNorm2d(channels)
 
 
-def head(judge: nn.Module, num_features: int, conditioning: str, num_classes: int) -> list[nn.Module]:
+def head(logit: nn.Module, num_features: int, conditioning: str, num_classes: int) -> list[nn.Module]:
     """A discriminator's last layers: features -> (B,) logits.
 
     Args:
-        judge: features -> one number.
+        logit: the layer that makes it, features -> one number.
         num_features: F, of one image.
     """
     if conditioning == "projection":
-        return [Projection(judge, num_features, num_classes)]
+        return [Projection(logit, num_features, num_classes)]
     if conditioning == "auxiliary":
-        return [Classifier(judge, num_features, num_classes)]
-    return [judge, nn.Flatten(start_dim=0)]
+        return [Classifier(logit, num_features, num_classes)]
+    return [logit, nn.Flatten(start_dim=0)]

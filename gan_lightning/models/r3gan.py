@@ -35,8 +35,8 @@ def scaled(layer: nn.Conv2d | nn.Linear | nn.Embedding, gain: float = 1.0) -> nn
 
 def _head(width: int, conditioning: str, num_classes: int) -> list[nn.Module]:
     """D's last layers: (B, c) -> (B,) logits. With `projection` the product is with a mixture of all features."""
-    judge = scaled(nn.Linear(width, 1, bias=False))
-    layers = head(judge, width, conditioning, num_classes)
+    logit = scaled(nn.Linear(width, 1, bias=False))
+    layers = head(logit, width, conditioning, num_classes)
     if not isinstance(layers[0], Projection):
         return layers
     scaled(layers[0].embed, gain=width**-0.5)
