@@ -29,12 +29,12 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from gan_lightning.data.module import sample_blocks
     from gan_lightning.files import output_path, written_whole
     from gan_lightning.images import to_uint8
-    from gan_lightning.metrics.figures import draw
+    from gan_lightning.metrics.figures import save_figures
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.metrics.train_on_synthetic import EPOCHS, classification_accuracy
+    from gan_lightning.noise import sample_blocks
     from gan_lightning.runs.checkpoint import load_gan
     from gan_lightning.runs.folder import find_checkpoint, run_config, run_folder
     from gan_lightning.terminal import printer
@@ -100,7 +100,7 @@ def main(config: DictConfig) -> None:
     record |= {"generated": scores.to_dict(), "control": control.to_dict()}
     with written_whole(out / "evaluation.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draw(images, data.images(), scores, reference.class_counts, out)
+    save_figures(images, data.images(), scores, reference.class_counts, out)
     terminal = printer(soft_wrap=True, markup=False)  # a name may have brackets
     about = scores.about
     terminal.print(f"{about['num_samples']:,} samples against {about['reference']}", highlight=False)

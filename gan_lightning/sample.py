@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
     from gan_lightning import images
     from gan_lightning.conditioning import MOST_ROWS
     from gan_lightning.files import output_path, written_whole
-    from gan_lightning.noise import BLOCK, draw, walk
+    from gan_lightning.noise import CHUNK_SIZE, draw_latents, walk
     from gan_lightning.runs.checkpoint import load_gan
     from gan_lightning.runs.folder import find_checkpoint, run_folder
 
@@ -50,12 +50,12 @@ def main(config: DictConfig) -> None:
     check_class(number, num_classes, file)
     in_rows = 0 < num_classes <= MOST_ROWS and number is None and config.format == "png" and not walking
     n = -(-config.n // num_classes) if in_rows else config.n
-    latents = draw(n, gan.latent_dim, config.seed, config.truncation)
+    latents = draw_latents(n, gan.latent_dim, config.seed, config.truncation)
     if walking:
         latents = walk(torch.cat(list(latents)), steps, ends=config.format == "png")
     elif in_rows:  # a row for each class, in each column one z
         num = n * num_classes
-        latents = iter(torch.cat(list(latents)).repeat(num_classes, 1).split(BLOCK))
+        latents = iter(torch.cat(list(latents)).repeat(num_classes, 1).split(CHUNK_SIZE))
     each = n if in_rows else steps if walking else 1  # images of one class before the next
     batches = show_progress(generate(gan, latents, number, each), num)
 
