@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,10 +69,12 @@ def shorten(path: str | Path) -> str:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, several_writers: bool = False) -> Iterator[Path]:
     """A name to write to, which becomes `path` at the end: nobody sees half a file, and an error leaves the old one.
 
-    For one writer at a time: the name is always the same, so that what a killed process leaves is written over.
+    Args:
+        several_writers: processes may write this file at the same time, so each gets a name of its own. Otherwise the
+            name is always the same, and the next writer writes over what a killed process has left.
 
     Raises:
         ValueError: if something is there that a file must not replace.
@@ -80,7 +83,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays one, and its target is written
     path.parent.mkdir(parents=True, exist_ok=True)
     too_long = len(os.fsencode(path.name)) > 250  # of 255 bytes
-    part = path.with_name(f"{path.name[:-5] if too_long else path.name}.part")
+    own = f".{uuid.uuid4().hex[:12]}" if several_writers else ""
+    part = path.with_name(f"{path.name[:-5] if too_long else path.name}{own}.part")
     try:
         yield part
         with part.open("rb") as file:

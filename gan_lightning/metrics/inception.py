@@ -1,14 +1,14 @@
 """Inception features: what papers compute FID on. Slow on a CPU, and the weights come from the network."""
 
 import hashlib
-import os
+import shutil
 import urllib.request
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gan_lightning.files import cache_folder, expand
+from gan_lightning.files import cache_folder, expand, written_whole
 from gan_lightning.images import to_uint8
 
 HASH_PREFIX = "6726825d"  # of the weights' SHA-256; part of their file name, as torch.hub has it
@@ -70,15 +70,14 @@ class Inception:
 
 def download(url: str, path: Path, timeout: float = 10.0) -> None:
     """Fetch a file whole or not at all; give up when nothing comes for `timeout` seconds."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout) as answer, part.open("wb") as file:
-            while block := answer.read(1 << 20):
-                file.write(block)
-        part.replace(path)
+        with (
+            urllib.request.urlopen(url, timeout=timeout) as answer,
+            written_whole(path, several_writers=True) as part,
+            part.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file)
     except OSError as error:  # URLError and time-outs are OSErrors
-        part.unlink(missing_ok=True)
         raise ValueError(
             f"metrics=inception: its weights are missing and cannot be fetched ({error}); "
             f"put {url} at {path}, or use metrics=judge."
