@@ -78,10 +78,11 @@ def main(config: DictConfig) -> None:
     data = instantiate(config.data)
     data.prepare_data()
     extractor = instantiate(config.metrics.extractor)
-    reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
+    reference = load_reference(
+        data.name, data.images(), data.images("test"), extractor, config.metrics.cache,
+        held_out_labels=data.labels("test") if is_conditional else None,
+    )  # fmt: skip
     reference.check(num_samples)
-    if is_conditional:
-        reference.held_out_labels = data.labels("test")
     out.mkdir(parents=True, exist_ok=True)
     drawn = [gan.sample_block(block, size, config.seed) for block, size in sample_blocks(num_samples)]
     images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])
