@@ -39,10 +39,10 @@ class DiffAugment:
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout"), strength: float = 1.0) -> None:
         if not policy or not set(policy) <= POLICIES.keys():
             raise ValueError(
-                f"augment.policy={list(policy)} must be some of {', '.join(POLICIES)}; to train without: augment=none"
+                f"policy={list(policy)} must be some of {', '.join(POLICIES)}; to train without: augment=none"
             )
         if not 0 <= strength <= 1:
-            raise ValueError(f"augment.strength={strength} must lie in [0, 1]; 1 is the paper's")
+            raise ValueError(f"strength={strength} must lie in [0, 1]; 1 is the paper's")
         self.policy = list(policy)
         self.strength = strength
         self.num_draws = sum(POLICIES[name][0] for name in policy)

@@ -30,11 +30,9 @@ class Conditioning:
 
     def __init__(self, num_classes: int = 0, weight: float = 1.0) -> None:
         if num_classes < 0 or num_classes == 1:
-            raise ValueError(
-                f"conditioning.num_classes={num_classes} must be 2 or more; for no classes: conditioning=none"
-            )
+            raise ValueError(f"num_classes={num_classes} must be 2 or more; for no classes: conditioning=none")
         if weight <= 0:
-            raise ValueError(f"conditioning.weight={weight} must be positive; try 1")
+            raise ValueError(f"weight={weight} must be positive; try 1")
         self.num_classes = num_classes
         self.weight = weight
 

@@ -25,9 +25,9 @@ class EMA(nn.Module):
     def __init__(self, half_life_kimg: float = 25.2, warmup: float = 0.05) -> None:
         super().__init__()
         if half_life_kimg <= 0:
-            raise ValueError(f"ema.half_life_kimg={half_life_kimg} must be positive; to switch averaging off: ema=null")
+            raise ValueError(f"half_life_kimg={half_life_kimg} must be positive; to switch averaging off: ema=null")
         if not 0 < warmup <= 1:
-            raise ValueError(f"ema.warmup={warmup} must lie in (0, 1]; try 0.05")
+            raise ValueError(f"warmup={warmup} must lie in (0, 1]; try 0.05")
         self.half_life_kimg = half_life_kimg
         self.warmup = warmup
         self.generator: nn.Module | None = None

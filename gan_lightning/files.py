@@ -39,7 +39,7 @@ def expand(path: str | Path, key: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{key}={path}: this user has no home folder; set {key}, or GAN_LIGHTNING_DATA=<folder> for all data"
+            f"{key}={path}: this user has no home folder; set another, or GAN_LIGHTNING_DATA=<folder> for all data"
         ) from error
 
 
@@ -50,8 +50,8 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """The files of a group, without .yaml."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The options of a group: its files without .yaml, but those that start with _, on which others build."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("[!_]*.yaml"))
 
 
 def python() -> str:

@@ -42,9 +42,9 @@ class NonSaturating(Loss):
 
     def __init__(self, discriminator_scale: float = 1.0, label_smoothing: float = 0.0) -> None:
         if discriminator_scale <= 0:
-            raise ValueError(f"loss.discriminator_scale={discriminator_scale} must be positive; try 1")
+            raise ValueError(f"discriminator_scale={discriminator_scale} must be positive; try 1")
         if not 0 <= label_smoothing < 0.5:
-            raise ValueError(f"loss.label_smoothing={label_smoothing} must lie in [0, 0.5); try 0.1")
+            raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 0.5); try 0.1")
         self.discriminator_scale = discriminator_scale
         self.label_smoothing = label_smoothing
 

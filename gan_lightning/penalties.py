@@ -51,7 +51,7 @@ class WeightedPenalty(Penalty):
 
     def __init__(self, weight: float, schedule: Schedule | None = None) -> None:
         if weight <= 0:
-            raise ValueError(f"penalty.weight={weight} must be positive; to train without a penalty: penalty=none")
+            raise ValueError(f"weight={weight} must be positive; to train without a penalty: penalty=none")
         self.weight = weight
         self.schedule = schedule
 
@@ -137,7 +137,7 @@ class WeightClipping:
 
     def __init__(self, limit: float = 0.01) -> None:
         if limit <= 0:
-            raise ValueError(f"constraint.limit={limit} must be positive; to train without: constraint=none")
+            raise ValueError(f"limit={limit} must be positive; to train without: constraint=none")
         self.limit = limit
 
     @torch.no_grad()

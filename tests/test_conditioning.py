@@ -313,7 +313,7 @@ def test_labels_for_an_unconditional_generator_are_refused_with_the_way_out():
         ("concta", 3, "conditioning=concta must be one of none, concat, embedding, projection, auxiliary"),
         ("concat", 0, r"num_classes=0 must be 2 or more for model\.\*\.conditioning=concat; .*conditioning=none"),
         ("projection", 1, "num_classes=1 must be 2 or more"),
-        ("none", 3, r"conditioning=none: with num_classes=3 both networks must look at them"),
+        ("none", 3, r"conditioning=none: with num_classes=3 both networks must look at labels"),
     ],
 )
 @pytest.mark.parametrize("network", ["Generator", "Discriminator"])
@@ -329,9 +329,9 @@ def test_mlp_without_a_hidden_layer_has_no_place_for_conditional_batch_norm():
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"num_classes": -1}, "conditioning.num_classes=-1 must be 2 or more"),
-    ({"num_classes": 1}, "conditioning.num_classes=1 must be 2 or more"),
-    ({"num_classes": 2, "weight": 0}, "conditioning.weight=0 must be positive"),
+    ({"num_classes": -1}, "^num_classes=-1 must be 2 or more"),
+    ({"num_classes": 1}, "^num_classes=1 must be 2 or more"),
+    ({"num_classes": 2, "weight": 0}, "^weight=0 must be positive"),
 ])  # fmt: skip
 def test_value_out_of_range_is_refused_by_its_key(settings, message):
     with pytest.raises(ValueError, match=message):
@@ -386,7 +386,7 @@ def test_images_without_labels_have_no_classes():
     [
         (["conditioning=concat", "data.num_classes=0"], "num_classes=0 must be 2 or more"),
         (["conditioning=concat", "model.generator.num_classes=5"], "model.generator.num_classes=5 and conditioning"),
-        (["conditioning=concat", "model.discriminator.conditioning=none"], "both networks must look at them"),
+        (["conditioning=concat", "model.discriminator.conditioning=none"], "both networks must look at labels"),
         (["conditioning=auxiliary", "conditioning.weight=-1"], "conditioning.weight=-1 must be positive"),
     ],
 )

@@ -24,16 +24,16 @@ def _seeded():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *(({key: 0}, rf"\.{key}=0 must be 1 or more$") for key in (*SMALL, "expansion")),
+        *(({key: 0}, rf"{key}=0 must be 1 or more$") for key in (*SMALL, "expansion")),
         (
             {"base_channels": 12, "max_channels": 12, "group_width": 16},
-            r"\.group_width=16 must divide the 24 .*; try 8$",
+            r"group_width=16 must divide the 24 .*; try 8$",
         ),
     ],
 )
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_value_out_of_range_is_refused_by_its_key(settings, message, network):
-    with pytest.raises(ValueError, match=rf"^model\.{network}{message}"):
+    with pytest.raises(ValueError, match=f"^{message}"):
         if network == "generator":
             r3gan.Generator(8, SHAPE, **SMALL | settings)
         else:

@@ -36,7 +36,7 @@ class Pictures(Callback):
     def __init__(self, num_images: int = 64, nrow: int = 8, every_n_epochs: int = 1) -> None:
         for key, value in {"num_images": num_images, "nrow": nrow, "every_n_epochs": every_n_epochs}.items():
             if value < 1:
-                raise ValueError(f"callbacks.pictures.{key}={value} must be 1 or more")
+                raise ValueError(f"{key}={value} must be 1 or more")
         self.num_images = num_images
         self.nrow = nrow
         self.every_n_epochs = every_n_epochs

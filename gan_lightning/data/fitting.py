@@ -14,8 +14,8 @@ def check_channels(image_shape: Sequence[int]) -> None:
     """Raises ValueError if pictures cannot have this shape."""
     if image_shape[0] not in MODES:
         raise ValueError(
-            f"data.image_shape={list(image_shape)}: pictures have 1 channel (grey) or 3 (colour); "
-            f"try [3,{image_shape[1]},{image_shape[2]}]"
+            f"image_shape={list(image_shape)}: pictures have 1 channel (grey) or 3 (colour); "
+            f"try data.image_shape=[3,{image_shape[1]},{image_shape[2]}]"
         )
 
 

@@ -57,7 +57,7 @@ class FolderReader:
     def __init__(self, image_shape: Sequence[int], cache: str | Path) -> None:
         check_channels(image_shape)
         self.image_shape = tuple(image_shape)
-        self.cache = expand(cache, "data.reader.cache")
+        self.cache = expand(cache, "cache")
 
     def fetch(self, root: Path) -> None:
         """Read the pictures, unless that has been done.

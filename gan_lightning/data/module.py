@@ -80,13 +80,12 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not _is_positive_int(batch_size):
-            raise ValueError(f"data.batch_size={batch_size} must be a whole number from 1 up; try 128")
+            raise ValueError(f"batch_size={batch_size} must be a whole number from 1 up; try 128")
         if len(image_shape) != 3 or not all(map(_is_positive_int, image_shape)):
             raise ValueError(
-                f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
-                "try [1,28,28]"
+                f"image_shape={list(image_shape)} must be channels, height and width, each from 1 up; try [1,28,28]"
             )
-        self.root = expand(root, "data.root").absolute()
+        self.root = expand(root, "root").absolute()
         self.reader = reader
         self.image_shape = tuple(image_shape)
         self.batch_size = batch_size
@@ -177,8 +176,8 @@ class ImageDataModule(LightningDataModule):
         rank, world_size = self._place()
         device = self._home(images)
         return kind(
-            images.to(device),
-            labels.to(device),
+            images=images.to(device),
+            labels=labels.to(device),
             batch_size=self.batch_size,
             rank=rank,
             world_size=world_size,

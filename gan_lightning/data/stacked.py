@@ -4,12 +4,13 @@ Shapes: N images of the smaller set, K their classes, S stacks, C channels, H he
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gan_lightning.data.module import Batch, BatchLoader, ImageDataModule
+from gan_lightning.data.module import Batch, BatchLoader, ImageDataModule, Reader
 from gan_lightning.noise import derive_seed
 
 
@@ -20,26 +21,39 @@ class StackedDataModule(ImageDataModule):
     stacks that never change: of the train split N, with each image once in every channel, of the test split `num_test`.
 
     Args:
-        settings: of ImageDataModule; its reader has (N, 1, H, W), image_shape and num_classes are those of stacks.
+        reader: of the smaller set, with images (N, 1, H, W).
+        image_shape: C, H, W of the stacks.
+        num_classes: K^C.
         num_test: S, stacks of the test split, drawn from its images with replacement.
+        root, batch_size, replacement, seed, num_val_samples, name: as of ImageDataModule.
 
     Raises:
         ValueError: if C is 1, or num_classes is not the C-th power of any number.
     """
 
-    def __init__(self, *settings: Any, num_test: int, **more_settings: Any) -> None:
-        super().__init__(*settings, **more_settings)
+    def __init__(
+        self,
+        root: str | Path,
+        reader: Reader,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        num_test: int,
+        batch_size: int = 128,
+        replacement: bool = False,
+        seed: int = 0,
+        num_val_samples: int = 0,
+        name: str = "images",
+    ) -> None:
+        super().__init__(root, reader, image_shape, batch_size, replacement, seed, num_val_samples, name, num_classes)
         self.num_test = num_test
         num_channels = self.image_shape[0]
         if num_channels < 2:
-            raise ValueError(
-                f"data.image_shape={list(self.image_shape)}: a stack has two channels or more; try data=mnist"
-            )
+            raise ValueError(f"image_shape={list(self.image_shape)}: a stack has two channels or more; try data=mnist")
         self.num_small = round(self.num_classes ** (1 / num_channels))  # K
         if self.num_small**num_channels != self.num_classes or not self.num_classes:
             raise ValueError(
-                f"data.num_classes={self.num_classes} must be the classes of one image to the power of {num_channels}, "
-                f"the channels of data.image_shape={list(self.image_shape)}; try {10**num_channels}"
+                f"num_classes={self.num_classes} must be the classes of one image to the power of {num_channels}, the "
+                f"channels in image_shape={list(self.image_shape)}; try {10**num_channels}"
             )
         self._small: dict[str, Batch] = {}
 
@@ -69,11 +83,11 @@ class StackLoader(BatchLoader):
 
     Args:
         num_channels: C.  num_classes: K.
-        settings: of BatchLoader, with the smaller set's images (N, 1, H, W) and labels (N,).
+        settings: those of BatchLoader, with the smaller set's images (N, 1, H, W) and labels (N,).
     """
 
-    def __init__(self, *settings: Any, num_channels: int, num_classes: int, **more_settings: Any) -> None:
-        super().__init__(*settings, **more_settings)
+    def __init__(self, num_channels: int, num_classes: int, **settings: Any) -> None:
+        super().__init__(**settings)
         self.num_channels, self.num_classes = num_channels, num_classes
 
     def _order(self, epoch: int) -> Tensor:

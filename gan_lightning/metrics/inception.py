@@ -45,7 +45,7 @@ class Inception:
             raise ValueError(
                 "metrics=inception needs the package torch-fidelity: pip install 'gan-lightning[inception]'"
             ) from error
-        path = expand(weights or cache_folder("inception") / WEIGHTS, "metrics.inception.weights")
+        path = expand(weights or cache_folder("inception") / WEIGHTS, "weights")
         if not path.is_file():
             if not fetch:
                 raise ValueError(f"metrics=inception: its weights are missing; put {URL_INCEPTION_V3} at {path}")

@@ -129,8 +129,8 @@ class StackedJudge:
     def __init__(self, judge: Judge, num_channels: int) -> None:
         if judge.image_shape[0] != 1:
             raise ValueError(
-                f"metrics.extractor.judge: that of {judge.name!r} takes images of shape {judge.image_shape}; "
-                "stacks are judged by one of a single channel, such as mnist"
+                f"judge={judge.name}: it takes images of shape {judge.image_shape}; "
+                "stacks need the judge of a single channel, such as mnist"
             )
         self.judge = judge
         self.image_shape = (num_channels, *judge.image_shape[1:])
@@ -229,10 +229,10 @@ def load_judge(judge: str | Path, folder: str | Path | None = None) -> Judge:
         ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
     shipped = pins(JUDGES)
-    path = expand(judge, "metrics.extractor.judge")
+    path = expand(judge, "judge")
     if path.suffix != ".safetensors":
         own = folder or cache_folder("judges")
-        path = JUDGES if str(judge) in shipped else expand(own, "metrics.extractor.folder")
+        path = JUDGES if str(judge) in shipped else expand(own, "folder")
         path /= f"{judge}.safetensors"
     if not path.is_file():
         raise ValueError(

@@ -24,8 +24,8 @@ def _smallest_size(image_shape: Sequence[int]) -> int:
     _, height, width = image_shape
     if height != width or height % 4:
         raise ValueError(
-            f"data.image_shape={list(image_shape)}: model=dcgan needs square images of a size divisible by 4, "
-            "such as 28 or 32; resize the data, or use model=mlp"
+            f"image_shape={list(image_shape)}: model=dcgan needs square images of a size divisible by 4, such as 28 or "
+            "32; resize the data with data.image_shape, or use model=mlp"
         )
     return height // 4
 
@@ -54,7 +54,7 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_positive("generator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         self.num_classes = num_classes
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
@@ -106,7 +106,7 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_positive("discriminator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         self.num_classes = num_classes
         size, c = _smallest_size(image_shape), base_channels
         beside, channels = put_beside(conditioning, num_classes, image_shape)

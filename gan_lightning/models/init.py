@@ -43,7 +43,5 @@ def initialize(network: nn.Module, scheme: str) -> None:
         ValueError: if there is no such scheme.
     """
     if scheme not in SCHEMES:
-        raise ValueError(
-            f"model.generator.init or model.discriminator.init={scheme} must be one of {', '.join(SCHEMES)}"
-        )
+        raise ValueError(f"init={scheme} must be one of {', '.join(SCHEMES)}")
     network.apply(SCHEMES[scheme])

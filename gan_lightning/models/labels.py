@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from gan_lightning.models.sizes import check_positive
+
 KINDS = ("none", "concat", "embedding", "projection", "auxiliary")
 
 
@@ -150,16 +152,16 @@ def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tup
         ValueError: if there is no such conditioning, or it does not go with so many classes.
     """
     if conditioning not in KINDS:
-        raise ValueError(f"model.*.conditioning={conditioning} must be one of {', '.join(KINDS)}")
+        raise ValueError(f"conditioning={conditioning} must be one of {', '.join(KINDS)}")
     if conditioning == "none" and num_classes:
         raise ValueError(
-            f"model.*.conditioning=none: with num_classes={num_classes} both networks must look at them; "
-            "set it to another, or for no classes conditioning=none"
+            f"conditioning=none: with num_classes={num_classes} both networks must look at labels; "
+            "choose another for both, such as conditioning=projection"
         )
     if conditioning != "none" and num_classes < 2:
         raise ValueError(
-            f"model.*.num_classes={num_classes} must be 2 or more for model.*.conditioning={conditioning}; "
-            "give the data's, data.num_classes, or conditioning=none"
+            f"num_classes={num_classes} must be 2 or more for conditioning={conditioning}; "
+            "set data.num_classes to the number of classes in the data, or use conditioning=none"
         )
     if conditioning == "concat":
         return [OneHot(num_classes)], shape[0] + num_classes
@@ -170,6 +172,7 @@ def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tup
 
 def put_beside_latent(conditioning: str, num_classes: int, latent_dim: int) -> tuple[list[nn.Module], int]:
     """`put_beside` for a generator, which has to be told the class where its discriminator is to say it."""
+    check_positive(latent_dim=latent_dim)
     kind = "concat" if conditioning == "auxiliary" else conditioning
     return put_beside(kind, num_classes, (latent_dim,))
 

@@ -19,7 +19,7 @@ def _hidden_layers(
 ) -> list[nn.Module]:
     """Linear layers with their activations; with a conditional BatchNorm in between for so many classes, if any."""
     if min(sizes) < 1:
-        raise ValueError(f"model.*.hidden: layer widths {list(sizes)} must be 1 or more")
+        raise ValueError(f"hidden={list(sizes[1:])}: widths of layers must be 1 or more")
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(sizes):
         layers.append(nn.Linear(wide, narrow))
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         if conditioning == "projection" and not hidden:
-            raise ValueError("model.generator.hidden=[]: conditioning=projection stands in a hidden layer; try [256]")
+            raise ValueError("hidden=[]: conditioning=projection stands in a hidden layer; try [256]")
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         beside, num_inputs = put_beside_latent(conditioning, num_classes, latent_dim)
@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"model.discriminator.dropout={dropout} must lie in [0, 1); try 0.4")
+            raise ValueError(f"dropout={dropout} must lie in [0, 1); try 0.4")
         self.num_classes = num_classes
         beside, num_inputs = put_beside(conditioning, num_classes, (math.prod(image_shape),))
         sizes = [num_inputs, *hidden]

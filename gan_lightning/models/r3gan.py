@@ -107,7 +107,6 @@ class Basis(nn.Module):
 
 
 def _stages(
-    network: str,
     image_shape: Sequence[int],
     base_channels: int,
     max_channels: int,
@@ -121,7 +120,6 @@ def _stages(
         ValueError: if the image is not of a size of this family, or the numbers do not make sense.
     """
     check_positive(
-        network,
         base_channels=base_channels,
         max_channels=max_channels,
         num_blocks=num_blocks,
@@ -135,7 +133,7 @@ def _stages(
         width = min(max_channels, base_channels * 2**i)
         if expansion * width % group_width:
             raise ValueError(
-                f"model.{network}.group_width={group_width} must divide the {expansion * width} channels in the middle "
+                f"group_width={group_width} must divide the {expansion * width} channels in the middle "
                 f"of a block; try {math.gcd(expansion * width, group_width)}"
             )
         blocks = [Block(width, expansion, group_width, num_blocks * num_sizes) for _ in range(num_blocks)]
@@ -181,9 +179,8 @@ class Generator(nn.Module):
         for layer in beside:
             if isinstance(layer, Embedded):
                 scaled(layer.embed)
-        (width, blocks), *larger = _stages(
-            "generator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
-        )
+        numbers = base_channels, max_channels, num_blocks, expansion, group_width
+        (width, blocks), *larger = _stages(image_shape, *numbers)
         basis = Basis(width, smallest_size(image_shape, "r3gan"))
         layers = [*beside, scaled(nn.Linear(latent_dim, width, bias=False)), basis, *blocks]
         for next_width, blocks in larger:
@@ -225,9 +222,8 @@ class Discriminator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         beside, channels = put_beside(conditioning, num_classes, image_shape)
-        *smaller, (width, blocks) = _stages(
-            "discriminator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
-        )
+        numbers = base_channels, max_channels, num_blocks, expansion, group_width
+        *smaller, (width, blocks) = _stages(image_shape, *numbers)
         layers = [*beside, scaled(nn.Conv2d(channels, width, kernel_size=1, bias=False)), *blocks]
         for next_width, blocks in reversed(smaller):
             layers.append(Downsample())

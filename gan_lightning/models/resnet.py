@@ -114,7 +114,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         channels, image_size, size = image_shape[0], image_shape[1], smallest_size(image_shape, "resnet")
-        check_positive("generator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
         norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         width = _width(size, image_size, base_channels)
@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
         self.num_classes = num_classes
         size = image_size = image_shape[1]
         smallest_size(image_shape, "resnet")
-        check_positive("discriminator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         beside, width = put_beside(conditioning, num_classes, image_shape)
         one_width = image_size <= LARGEST_OF_ONE_WIDTH
         layers: list[nn.Module] = []
