@@ -1,4 +1,4 @@
-"""Inception features: what papers compute FID on. Slow on a CPU, and the weights come from the network."""
+"""Inception features, on which papers compute FID. Slow on a CPU; the weights come from the network."""
 
 import hashlib
 import shutil
@@ -11,19 +11,19 @@ from torch import Tensor
 from gan_lightning.files import cache_folder, expand, written_whole
 from gan_lightning.images import to_uint8
 
-HASH_PREFIX = "6726825d"  # of the weights' SHA-256; part of their file name, as torch.hub has it
+HASH_PREFIX = "6726825d"  # start of the weights' SHA-256, part of the file name as in torch.hub
 WEIGHTS = f"weights-inception-2015-12-05-{HASH_PREFIX}.pth"
 
 
 class Inception:
     """Inception-v3 as in the original FID (Heusel et al. 2017); network and weights are torch-fidelity's.
 
-    Images are repeated to three channels and resized to 299x299. F = 2048, K = 1008 classes of ImageNet,
-    which say nothing about the classes of the data.
+    Grey images get three channels, and all are resized to 299x299. F = 2048, K = 1008 classes of ImageNet, which have
+    nothing to do with the classes of the data.
 
     Args:
-        weights: file; fetched to this place if it is not there. None: the place where they are kept.
-        fetch: whether it may be fetched.
+        weights: file, fetched if it is not there; None: in the folder for downloads.
+        fetch: whether missing weights may be fetched.
         device: about 20 images a second on a CPU core, thousands on a GPU.
 
     Raises:
@@ -69,7 +69,7 @@ class Inception:
 
 
 def download(url: str, path: Path, timeout: float = 10.0) -> None:
-    """Fetch a file whole or not at all; give up when nothing comes for `timeout` seconds."""
+    """Fetch a file whole or not at all; give up if nothing arrives for `timeout` seconds."""
     try:
         with (
             urllib.request.urlopen(url, timeout=timeout) as answer,

@@ -1,8 +1,8 @@
-"""Generated images -> scores, against a reference computed once, beside a control.
+"""Generated images -> scores, against a reference that is computed once, beside a control.
 
     reference = load_reference("mnist", train_images, test_images, load_judge("mnist"), cache=None)
     scores = score(images, reference)               # scores.values["fid"]
-    control = reference.control(len(images))        # the same for test images: what a perfect generator gets
+    control = reference.control(len(images))        # the same for test images: a perfect generator's scores
 
 Letters: N samples, T training images, H held-out images, F features, K classes, D axes of the pixel space.
 """
@@ -36,17 +36,17 @@ from gan_lightning.metrics.variety import spread
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of a cached reference; raise it with any change to what is in one
+FORMAT = 1  # of a cached reference; raise it with any change of its content
 MOST_SAMPLES = 1_000_000  # of 28x28 pixels with 128 features: 4 GB
 
 
 @dataclass
 class Scores:
-    """What was measured, and what it means."""
+    """Scores, and what they mean."""
 
     values: dict[str, float]
     about: dict[str, str | int | float]  # judge, judge_sha256, judge_accuracy, num_samples, samples, reference
-    class_counts: list[int]  # (K,) samples of each class; empty where the extractor's classes are not the data's
+    class_counts: list[int]  # (K,) samples of each class; empty if the extractor does not know the data's classes
     classes: Tensor  # (N,) int64, the extractor's class of each sample
     nearness: Nearness  # the nearest training image of each sample
 
@@ -58,7 +58,7 @@ class Scores:
 
 @dataclass
 class Reference:
-    """Real images as scores see them: the training split to compare with, the test split held out as control.
+    """Features of real images: the training split to compare with, and the test split, held out as control.
 
     `load_reference` makes one.
     """
@@ -68,22 +68,22 @@ class Reference:
     features: Tensor  # (T, F) float32
     mean: Tensor  # (F,) float64
     covariance: Tensor  # (F, F) float64
-    class_counts: Tensor  # (K,) training images of each class, by the extractor, as for samples
+    class_counts: Tensor  # (K,) training images of each class, by the extractor
     pixels: PixelSpace
-    training: Tensor  # (T, D) float32, training images in it
+    training: Tensor  # (T, D) float32, training images in the pixel space
     held_out_features: Tensor  # (H, F) float32
     held_out_logits: Tensor  # (H, K) float32
     held_out: Nearness
-    spread: float  # of the training images, and
+    spread: float  # of the training images
     held_out_spread: float
-    trial_of: int = 0  # images of the whole training split, where some of them stand for it, to see that scores run
-    held_out_labels: Tensor | None = None  # (H,) int64, where a conditional generator is scored
+    trial_of: int = 0  # images in the whole training split, if only some are used, to see that scoring runs; else 0
+    held_out_labels: Tensor | None = None  # (H,) int64, for a conditional generator
     _controls: dict[int, Scores] = field(default_factory=dict, init=False)
 
     def check(self, num_samples: int, origin: str | None = None) -> None:
-        """Refuse, before any is drawn, a number of samples that says nothing about so many features.
+        """Refuse a number of samples that is too small for the features, before any sample is drawn.
 
-        A number beyond the test split's is warned of: the control is then scored on fewer.
+        Warns if there are fewer images in the test split: the control is then scored on fewer.
 
         Args:
             origin: what the user typed, for the message.
@@ -116,7 +116,7 @@ class Reference:
             )  # fmt: skip
 
     def control(self, num_samples: int) -> Scores:
-        """Scores of held-out images, as if they were generated: as many of them, or all if they are fewer."""
+        """Scores of held-out images as if they were generated: num_samples of them, or all if there are fewer."""
         num_samples = min(num_samples, len(self.held_out_features))
         if num_samples not in self._controls:
             some = choose(len(self.held_out_features), num_samples)
@@ -134,11 +134,11 @@ class Reference:
 
 @exact_float32()
 def score(images: Tensor, reference: Reference, labels: Tensor | None = None) -> Scores:
-    """All scores of generated images. On several ranks gather the images first: a mean of scores is no score.
+    """All scores of generated images. With several ranks gather the images first: scores cannot be averaged.
 
     Args:
-        images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to what a picture file would hold.
-        labels: (N,) int64, the classes that a conditional generator was asked for.
+        images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to uint8.
+        labels: (N,) int64, the classes asked for, from a conditional generator.
 
     Raises:
         ValueError: if there are too few samples for the width of the features, or some are not finite.
@@ -165,7 +165,7 @@ def compare(
 ) -> Scores:
     """Scores of samples with features (N, F) and logits (N, K), near to some of the training images."""
     real = reference.features
-    # As many of each, since precision, recall and coverage depend on how many there are.
+    # Equal numbers, because precision, recall and coverage depend on them.
     num_neighbours = min(len(features), len(real), MAX_SAMPLES)
     some_real, some_fake = (all_[choose(len(all_), num_neighbours)] for all_ in (real, features))
     among = neighbours(some_real, some_fake)

@@ -2,8 +2,8 @@
 
 The paper's rules (section 3): strided and transposed convolutions only, BatchNorm except at G's output and D's
 input, ReLU in G, LeakyReLU 0.2 in D, weights N(0, 0.02). Two stages in place of four: 28x28 is 7x7 doubled twice.
-Differs unless asked for: D has no BatchNorm, for the sake of gradient penalties, and both have PyTorch's weights;
-without BatchNorm N(0, 0.02) is too small.
+Our defaults differ: D has no BatchNorm, because of gradient penalties, and both networks have PyTorch's initial
+weights, because N(0, 0.02) is too small without BatchNorm.
 
 Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classes.
 """
@@ -37,7 +37,7 @@ class Generator(nn.Module):
         latent_dim: Z.
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the last hidden layer; the one before has twice as many.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -85,9 +85,9 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the first layer; the second has twice as many.
-        batch_norm: as in the paper; a gradient penalty asks for the slope at each image alone, and wants it off.
+        batch_norm: as in the paper; switch it off for a gradient penalty, which needs the slope at each image alone.
         spectral_norm, minibatch_std: see `models/layers.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:

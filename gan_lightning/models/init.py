@@ -6,7 +6,7 @@ from torch import nn
 
 
 def keep_default(layer: nn.Module) -> None:
-    """What PyTorch draws when it builds the layer."""
+    """PyTorch's own initial weights."""
 
 
 def glorot_uniform(layer: nn.Module) -> None:

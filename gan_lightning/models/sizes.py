@@ -1,4 +1,4 @@
-"""Which widths networks can have, and which sizes those can reach that double a small one."""
+"""Checks of widths and image sizes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ SMALLEST = (4, 5, 6, 7)  # pixels
 
 
 def smallest_size(image_shape: Sequence[int], model: str) -> int:
-    """The size that is doubled, once or more, on the way to the image: 7 for 28, 4 for 32 and 64.
+    """The size from which a network doubles up to the image: 7 for 28, 4 for 32 and 64.
 
     Args:
         model: the option's name, for the error.
