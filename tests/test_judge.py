@@ -170,10 +170,10 @@ def test_files_that_hold_no_judge_are_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
     save_judge(untrained(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is no judge, or damaged"):
+    with pytest.raises(ValueError, match="is not a judge, or damaged"):
         load_judge(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no judge, or damaged"):
+    with pytest.raises(ValueError, match="is not a judge, or damaged"):
         load_judge(path)
 
 

@@ -17,8 +17,8 @@ from gan_lightning.noise import derive_seed
 class StackedDataModule(ImageDataModule):
     """C grey images, drawn independently, are the channels of one: K^C classes, of MNIST's digits 1000.
 
-    An epoch shows each image once in every channel, in orders that follow from (seed, epoch) alone. `images(split)` are
-    stacks that never change: of the train split N, with each image once in every channel, of the test split `num_test`.
+    An epoch shows each image once in every channel, in an order that follows from (seed, epoch). `images(split)` are
+    fixed stacks: N in the train split, with each image once in every channel, and `num_test` in the test split.
 
     Args:
         reader: of the smaller set, with images (N, 1, H, W).
@@ -79,7 +79,7 @@ class StackedDataModule(ImageDataModule):
 
 
 class StackLoader(BatchLoader):
-    """Batches of stacks, an order of its own for each channel.
+    """Batches of stacks, with a different order of the images in each channel.
 
     Args:
         num_channels: C.  num_classes: K.
@@ -100,7 +100,7 @@ class StackLoader(BatchLoader):
 
 
 def permutations(num: int, num_channels: int, seed: int) -> Tensor:
-    """Each of the rows once in every channel.   # (num, C)"""
+    """Rows of stacks in which each image is once in every channel.   # (num, C)"""
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randperm(num, generator=generator) for _ in range(num_channels)], dim=1)
 
@@ -108,7 +108,7 @@ def permutations(num: int, num_channels: int, seed: int) -> Tensor:
 def stack(images: Tensor, labels: Tensor, rows: Tensor, num_classes: int) -> Batch:
     """Images (N, 1, H, W) and labels (N,) -> stacks (S, C, H, W) of these rows (S, C), and their classes (S,).
 
-    label = K^(C-1) k_1 + ... + K k_(C-1) + k_C:  a stack of the digits 1, 2 and 3 is of class 123.
+    label = K^(C-1) k_1 + ... + K k_(C-1) + k_C:  a stack of the digits 1, 2 and 3 has class 123.
     """
     num_channels = rows.shape[1]
     places = num_classes ** torch.arange(num_channels - 1, -1, -1, device=labels.device)  # 100, 10, 1
