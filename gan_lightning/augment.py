@@ -1,4 +1,4 @@
-"""What is done to every image, real or generated, before the discriminator sees it.
+"""Augmentation: random changes to every image, real or generated, before the discriminator sees it.
 
 An augmentation is called as `augment(images, chance)` and must let gradients through.
     images: (B, C, H, W) float in [-1, 1].  chance: (B, num_draws) float in [0, 1), uniform.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Augment(Protocol):
-    """What any augmentation has."""
+    """The interface of an augmentation."""
 
     num_draws: int  # random numbers for each image
 
@@ -24,31 +24,31 @@ class Augment(Protocol):
 class DiffAugment:
     """DiffAugment. Zhao et al. 2020, section 3.3. https://arxiv.org/abs/2006.10738
 
-    color: brightness by up to 0.5, saturation by a factor in [0, 2), contrast by one in [0.5, 1.5).
+    color: brightness by up to 0.5, saturation by a factor in [0, 2), contrast by a factor in [0.5, 1.5).
     translation: by up to an eighth of the image, along each axis.  cutout: a square of half the image's size.
-    What moves in or is cut out becomes 0, middle grey.
+    Pixels that move in or are cut out become 0, middle grey.
 
     Args:
-        policy: which of these, in this order.
-        strength: factor on all of these numbers; 0 leaves images as they are, 1 is the paper's.
+        policy: some of these names, applied in this order.
+        strength: factor on all of these numbers; 0 changes nothing, 1 is as in the paper.
 
     Raises:
-        ValueError: if there is no such policy, or strength is out of range.
+        ValueError: if a name is unknown, or strength is out of range.
     """
 
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout"), strength: float = 1.0) -> None:
         if not policy or not set(policy) <= POLICIES.keys():
             raise ValueError(
-                f"augment.policy={list(policy)} must be some of {', '.join(POLICIES)}; to train without: augment=none"
+                f"policy={list(policy)} must be some of {', '.join(POLICIES)}; to train without: augment=none"
             )
         if not 0 <= strength <= 1:
-            raise ValueError(f"augment.strength={strength} must lie in [0, 1]; 1 is the paper's")
+            raise ValueError(f"strength={strength} must lie in [0, 1]; 1 is the paper's")
         self.policy = list(policy)
         self.strength = strength
         self.num_draws = sum(POLICIES[name][0] for name in policy)
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W) of the same dtype, beyond [-1, 1] where colours change."""
+        """(B, C, H, W) -> (B, C, H, W) of the same dtype, outside [-1, 1] where colours change."""
         changed = images
         for name in self.policy:
             num_draws, change = POLICIES[name]
@@ -71,14 +71,14 @@ def translate(x: Tensor, chance: Tensor, strength: float) -> Tensor:
         size = x.shape[dim]
         most = int(strength * size / 8 + 0.5)  # pixels
         moved = (chance[:, dim - 2] * (2 * most + 1)).long() - most
-        source = torch.arange(size, device=x.device) - moved.unsqueeze(1)  # (B, size), may lie outside
+        source = torch.arange(size, device=x.device) - moved.unsqueeze(1)  # (B, size), may be outside the image
         inside = along((source >= 0) & (source < size), dim)
         x = x.gather(dim, along(source.clamp(0, size - 1), dim).expand_as(x)) * inside
     return x
 
 
 def cut_out(x: Tensor, chance: Tensor, strength: float) -> Tensor:
-    """chance: (B, 2), for the height and width at which the square lies, over the edge at times."""
+    """chance: (B, 2), for the position of the square, which may reach over the edge."""
     hit = torch.ones((), dtype=torch.bool, device=x.device)
     for dim in (2, 3):
         size = x.shape[dim]

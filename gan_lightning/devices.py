@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def count_devices(config: Any) -> int:
-    """On each node, as `trainer.devices` asks for.
+    """Number of devices on each node that `trainer.devices` asks for.
 
     Raises:
-        ValueError: if it is no number of devices; on a CPU, whose devices are processes, also for more than it bears.
+        ValueError: if it is not a number of devices; on a CPU, where devices are processes, also if there are too many.
     """
     asked: Any = config.trainer.devices
     given = f"trainer.devices={str(asked).replace(' ', '') if asked is not None else 'null'}"
@@ -47,10 +47,10 @@ def count_devices(config: Any) -> int:
 
 
 def check_processes(config: Any, devices: int) -> None:
-    """Make sure that this run's processes are those that a launcher has started, or will start itself.
+    """Check that the processes of this run are those that a launcher has started, or that Lightning starts.
 
     Raises:
-        ValueError: if it would train alone among others, or wait for some that never come.
+        ValueError: if this process would train alone beside others, or wait for processes that never come.
     """
     nodes, strategy = config.trainer.num_nodes, config.trainer.strategy
     expected, given = devices * nodes, f"trainer.devices={devices}"
@@ -107,9 +107,9 @@ def together(config: Any, is_job: bool) -> dict[str, Any]:
 
 
 class SyncBatchNorm(LayerSync):
-    """BatchNorm over the whole batch, not each device's share of it, as on one device.
+    """BatchNorm over the batch of all devices together, as on one device.
 
-    PyTorch's own runs on GPUs only, and cannot be differentiated twice, as a gradient penalty must.
+    PyTorch's own runs on GPUs only, and cannot be differentiated twice, which a gradient penalty needs.
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -127,10 +127,10 @@ class SyncBatchNorm(LayerSync):
 
 
 class SameBuffers(Callback):
-    """The buffers of the first device on all of them, whenever somebody looks: while scores are made, and at the end.
+    """Copy the buffers of the first device to all others, before each validation and at the end of training.
 
-    They differ where each device has BatchNorm over its own share of the batch. DDP itself does this before every
-    iteration, so that it changes nothing in training; a checkpoint has the first device's anyway.
+    Buffers differ if each device has BatchNorm over its own share of the batch. DDP copies them before every iteration
+    anyway, so this changes nothing in training, and a checkpoint holds those of the first device.
     """
 
     def on_validation_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -148,9 +148,9 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def batch_norm_over_devices(layer: _BatchNorm, x: Tensor) -> Tensor:
-    """What `layer` computes of the batches of all devices together, each of the same size.
+    """Output of `layer` for the batches of all devices together, each of the same size.
 
-    m = mean(m_r),   v = mean(v_r + (m_r - m)^2),   m_r and v_r of device r
+    m = mean(m_r),   v = mean(v_r + (m_r - m)^2),   m_r and v_r: mean and variance on device r
 
     Args:
         x: (B, C) or (B, C, ...), this device's share.

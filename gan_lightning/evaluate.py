@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from gan_lightning.files import output_path
-    from gan_lightning.metrics.figures import draw
+    from gan_lightning.metrics.figures import save_figures
     from gan_lightning.metrics.scores import load_reference, score
     from gan_lightning.runs.checkpoint import load_gan
     from gan_lightning.runs.folder import find_checkpoint, run_folder
@@ -59,10 +59,10 @@ def main(config: DictConfig) -> None:
     data = instantiate(config.data)
     data.prepare_data()
     extractor = instantiate(config.metrics.extractor)
-    reference = load_reference(data.name, data.images(), data.images("test"), extractor, config.metrics.cache)
+    labels = data.labels("test") if is_conditional else None
+    real = data.images(), data.images("test")
+    reference = load_reference(data.name, *real, extractor, config.metrics.cache, held_out_labels=labels)
     reference.check(num_samples)
-    if is_conditional:
-        reference.held_out_labels = data.labels("test")
     images, labels = draw_samples(gan, num_samples, config.seed)
     scores, control = score(images, reference, labels), reference.control(num_samples)
     record: dict[str, Any] = {"checkpoint": str(file), "seed": config.seed}
@@ -73,7 +73,7 @@ def main(config: DictConfig) -> None:
     record |= {"generated": scores.to_dict(), "control": control.to_dict()}
     with written_whole(out / "evaluation.json") as part:
         part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draw(images, data.images(), scores, reference.class_counts, out)
+    save_figures(images, data.images(), scores, reference.class_counts, out)
     show(scores, control, record)
     log.info("evaluation.json and figures are in %s", shorten(out))
 
@@ -127,8 +127,8 @@ def draw_samples(gan: GAN, num_samples: int, seed: int) -> tuple[Tensor, Tensor 
     """Generated images, (N, C, H, W) uint8, and their classes, (N,) int64; None without classes."""
     import torch
 
-    from gan_lightning.data.module import sample_blocks
     from gan_lightning.images import to_uint8
+    from gan_lightning.noise import sample_blocks
 
     drawn = [gan.sample_block(block, size, seed) for block, size in sample_blocks(num_samples)]
     images = torch.cat([to_uint8(part).cpu() for part, _ in drawn])

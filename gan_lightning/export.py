@@ -51,7 +51,7 @@ def main(config: DictConfig) -> None:
         batches = [(z, torch.randint(num_classes, (len(z),), generator=noise)) for (z,) in batches]
 
     with working(f"writing {out.name}, and comparing its images"), written_whole(out) as part:
-        write(gan.sampler, batches[-1], part, config.format)
+        write(gan.sampling_generator, batches[-1], part, config.format)
         exported = load(part, config.format)
         difference = torch.cat([exported(*batch) - gan.generate(*batch) for batch in batches]).abs().max().item()
         if not difference <= TOLERANCE:  # nan neither

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,7 @@ def expand(path: str | Path, key: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{key}={path}: this user has no home folder; set {key}, or GAN_LIGHTNING_DATA=<folder> for all data"
+            f"{key}={path}: this user has no home folder; set another, or GAN_LIGHTNING_DATA=<folder> for all data"
         ) from error
 
 
@@ -52,8 +53,8 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """The files of a group, without .yaml."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The options of a group: its files without .yaml, but those that start with _, on which others build."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("[!_]*.yaml"))
 
 
 def python() -> str:
@@ -71,10 +72,12 @@ def shorten(path: str | Path) -> str:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, several_writers: bool = False) -> Iterator[Path]:
     """A name to write to, which becomes `path` at the end: nobody sees half a file, and an error leaves the old one.
 
-    For one writer at a time: the name is always the same, so that what a killed process leaves is written over.
+    Args:
+        several_writers: processes may write this file at the same time, so each gets a name of its own. Otherwise the
+            name is always the same, and the next writer writes over what a killed process has left.
 
     Raises:
         ValueError: if something is there that a file must not replace.
@@ -83,7 +86,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays a link; its target is written
     path.parent.mkdir(parents=True, exist_ok=True)
     too_long = len(os.fsencode(path.name)) > 250  # of 255 bytes
-    part = path.with_name(f"{path.name[:-5] if too_long else path.name}.part")
+    own = f".{uuid.uuid4().hex[:12]}" if several_writers else ""
+    part = path.with_name(f"{path.name[:-5] if too_long else path.name}{own}.part")
     try:
         yield part
         with part.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Pixels: the only place that knows that images are uint8 outside the networks and [-1, 1] inside."""
+"""Pixels: uint8 outside the networks, [-1, 1] inside; grids and picture files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What discriminator (D) and generator (G) minimise, on logits l: what D returns, before any sigmoid.
+"""Losses of the discriminator (D) and the generator (G), on logits l: D's output before any sigmoid.
 
 Every loss has two methods of one signature, `discriminator(real_logits, fake_logits)` and
 `generator(real_logits, fake_logits)`. Logits are float tensors of one shape, (B,); both methods return a
@@ -12,11 +12,11 @@ from torch.nn.functional import relu, softplus
 
 
 class Loss(Protocol):
-    """What any loss has. One that inherits from it says only where it differs."""
+    """The interface of a loss, with defaults."""
 
-    needs_real_logits: bool = False  # by G's loss; else it gets None for them, and D is not run on real images again
+    needs_real_logits: bool = False  # by G's loss; False: it gets None, and D is not run on real images again
     has_probabilities: bool = False  # is sigmoid(l) D's probability that an image is real?
-    threshold: float | None = 0.0  # logit above which D takes an image for real; None: only differences say something
+    threshold: float | None = 0.0  # D calls an image real above this logit; None: only differences count
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
 
@@ -29,10 +29,10 @@ class NonSaturating(Loss):
     `L_D = -E[log D(x)] - E[log(1 - D(G(z)))]`,  `L_G = -E[log D(G(z))]`,  D = sigmoid(l)
 
     Args:
-        discriminator_scale: factor on L_D. 1 is the paper's sum of two means; 0.5 their mean, as tutorials
-            have it that train D on one labelled batch of real and generated images.
-        label_smoothing: s, in [0, 0.5). D is to give real images 1 - s, generated ones 0 as ever: one-sided.
-            Salimans et al. 2016, section 3.4. https://arxiv.org/abs/1606.03498
+        discriminator_scale: factor on L_D. 1 is the paper's sum of two means; 0.5 is their mean, as in tutorials that
+            train D on one labelled batch of real and generated images.
+        label_smoothing: s, in [0, 0.5). D's target is 1 - s for real images and 0 for generated ones. Salimans et al.
+            2016, section 3.4. https://arxiv.org/abs/1606.03498
 
     Raises:
         ValueError: if discriminator_scale is not positive or label_smoothing out of range.
@@ -42,9 +42,9 @@ class NonSaturating(Loss):
 
     def __init__(self, discriminator_scale: float = 1.0, label_smoothing: float = 0.0) -> None:
         if discriminator_scale <= 0:
-            raise ValueError(f"loss.discriminator_scale={discriminator_scale} must be positive; try 1")
+            raise ValueError(f"discriminator_scale={discriminator_scale} must be positive; try 1")
         if not 0 <= label_smoothing < 0.5:
-            raise ValueError(f"loss.label_smoothing={label_smoothing} must lie in [0, 0.5); try 0.1")
+            raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 0.5); try 0.1")
         self.discriminator_scale = discriminator_scale
         self.label_smoothing = label_smoothing
 
@@ -99,8 +99,8 @@ class Hinge(Loss):
 class Wasserstein(Loss):
     """Wasserstein GAN. Arjovsky et al. 2017, algorithm 1. https://arxiv.org/abs/1701.07875
 
-    `L_D = E[l(G(z))] - E[l(x)]`,  `L_G = -E[l(G(z))]`. Without a bound on D's slope L_D has none either: it goes with
-    a penalty, a constraint or spectral normalisation.
+    `L_D = E[l(G(z))] - E[l(x)]`,  `L_G = -E[l(G(z))]`. L_D has no lower bound unless D's slope is bounded: use a
+    penalty, a constraint or spectral normalisation.
     """
 
     threshold = None
@@ -115,8 +115,8 @@ class Wasserstein(Loss):
 class Relativistic(Loss):
     """Relativistic pairing GAN (RpGAN). Jolicoeur-Martineau 2020. https://arxiv.org/abs/1901.02474
 
-    `L_D = E[softplus(l(G(z)) - l(x))]`,  `L_G = E[softplus(l(x) - l(G(z)))]`, each x paired with one G(z). In the form
-    of R3GAN, Huang et al. 2024, equation 2. https://arxiv.org/abs/2501.05441
+    `L_D = E[softplus(l(G(z)) - l(x))]`,  `L_G = E[softplus(l(x) - l(G(z)))]`, each x paired with one G(z). As in
+    R3GAN, Huang et al. 2024, equation 2. https://arxiv.org/abs/2501.05441
     """
 
     needs_real_logits = True

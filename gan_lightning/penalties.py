@@ -1,4 +1,4 @@
-"""What the discriminator (D) pays for a steep slope, and what its weights are held to.
+"""Penalties on the slope of the discriminator (D), and constraints on its weights.
 
 A penalty is called as `penalty(logits, real, fake, labels, mix)` on every update of D and returns a float32 scalar
 that is added to D's loss.
@@ -25,25 +25,25 @@ Logits = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Penalty(Protocol):
-    """What any penalty has."""
+    """The interface of a penalty."""
 
-    schedule: Schedule | None = None  # how its weight changes over the run, see `schedules.py`; None: not at all
+    schedule: Schedule | None = None  # factor on the weight over the run, see `schedules.py`; None: constant
 
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor: ...
 
 
 class Constraint(Protocol):
-    """What any constraint has."""
+    """The interface of a constraint."""
 
     def __call__(self, discriminator: nn.Module) -> None: ...
 
 
 class WeightedPenalty(Penalty):
-    """A penalty of a weight.
+    """A weighted penalty.
 
     Args:
         weight: factor, as in the penalty's formula.
-        schedule: (iteration, iterations in all) -> factor on the weight; None: the weight as it is.
+        schedule: factor on the weight over the run, see `schedules.py`; None: constant.
 
     Raises:
         ValueError: if the weight is not positive.
@@ -51,7 +51,7 @@ class WeightedPenalty(Penalty):
 
     def __init__(self, weight: float, schedule: Schedule | None = None) -> None:
         if weight <= 0:
-            raise ValueError(f"penalty.weight={weight} must be positive; to train without a penalty: penalty=none")
+            raise ValueError(f"weight={weight} must be positive; to train without a penalty: penalty=none")
         self.weight = weight
         self.schedule = schedule
 
@@ -61,7 +61,7 @@ class GradientPenalty(WeightedPenalty):
 
     `GP = weight * E[ (||grad_x D(x)|| - 1)^2 ]`, x = u * real + (1 - u) * fake, u uniform in [0, 1) for each pair.
 
-    Weight: lambda in the paper, which takes 10.
+    weight is lambda in the paper, which uses 10.
     """
 
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class R1(WeightedPenalty):
 
     `R1 = weight / 2 * E[ ||grad_x D(x)||^2 ]`, D on logits and x real.
 
-    Weight: gamma in the paper. It scales with the number of pixels, and goes with the learning rates: for 28x28 images
-    in [-1, 1] our recipes have 0.3 to 2.4.
+    weight is gamma in the paper. The best value depends on the number of pixels and on the learning rates: our recipes
+    for 28x28 images in [-1, 1] use 0.3 to 2.4.
     """
 
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class R1R2(WeightedPenalty):
 
     `weight / 2 * ( E[ ||grad_x D(x)||^2 ] + E[ ||grad_x D(G(z))||^2 ] )`
 
-    Weight: gamma in the paper, which lets it fall to a tenth: a schedule.
+    weight is gamma in the paper, where it falls to a tenth during the run: use a schedule.
     """
 
     def __call__(self, logits: Logits, real: Tensor, fake: Tensor, labels: Tensor | None, mix: Tensor) -> Tensor:
@@ -109,10 +109,10 @@ class R1R2(WeightedPenalty):
 
 
 def slope(logits: Logits, images: Tensor, labels: Tensor | None) -> Tensor:
-    """The gradient of each logit by its image, in float32 under autocast too. It can be differentiated again.
+    """Gradient of each logit with respect to its image, in float32 even under autocast. Can be differentiated again.
 
     Returns:
-        (B, C, H, W), of the images' dtype.
+        (B, C, H, W), in the dtype of the images.
     """
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().requires_grad_()
@@ -129,7 +129,7 @@ class WeightClipping:
     """Holds every weight of D in [-limit, limit]. WGAN, Arjovsky et al. 2017, algorithm 1. https://arxiv.org/abs/1701.07875
 
     Args:
-        limit: c in the paper, which takes 0.01.
+        limit: c in the paper, which uses 0.01.
 
     Raises:
         ValueError: if the limit is not positive.
@@ -137,7 +137,7 @@ class WeightClipping:
 
     def __init__(self, limit: float = 0.01) -> None:
         if limit <= 0:
-            raise ValueError(f"constraint.limit={limit} must be positive; to train without: constraint=none")
+            raise ValueError(f"limit={limit} must be positive; to train without: constraint=none")
         self.limit = limit
 
     @torch.no_grad()
@@ -150,10 +150,10 @@ class WeightClipping:
 def check_combination(
     discriminator: nn.Module, loss: Loss, penalty: Penalty | None, constraint: Constraint | None
 ) -> None:
-    """Refuse what cannot work, warn of what should not be meant.
+    """Refuse combinations that cannot work, and warn of those that are probably a mistake.
 
     Raises:
-        ValueError: if weights are to be clipped that are normalised after it.
+        ValueError: if weights are clipped that spectral normalisation rescales afterwards.
     """
     layers = list(discriminator.modules())
     spectral_norm = any(is_parametrized(layer) for layer in layers)

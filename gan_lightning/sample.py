@@ -87,13 +87,13 @@ def plan(config: DictConfig, gan: GAN) -> tuple[Iterable[Tensor], int, int, int]
     import torch
 
     from gan_lightning.conditioning import MOST_ROWS
-    from gan_lightning.noise import BLOCK, draw, walk
+    from gan_lightning.noise import CHUNK_SIZE, draw_latents, walk
 
     num_classes, steps = gan.conditioning.num_classes, walk_steps(config)
     all_classes = config["class"] is None and 0 < num_classes <= MOST_ROWS
     a_row_each = all_classes and config.format == "png" and not steps
     n = -(-config.n // num_classes) if a_row_each else config.n
-    latents = draw(n, gan.latent_dim, config.seed, config.truncation)
+    latents = draw_latents(n, gan.latent_dim, config.seed, config.truncation)
     if steps:
         way = walk(torch.cat(list(latents)), steps, ends=config.format == "png")
         return way, n * steps, steps, config.nrow
@@ -101,7 +101,7 @@ def plan(config: DictConfig, gan: GAN) -> tuple[Iterable[Tensor], int, int, int]
         return latents, n, 1, config.nrow
     if n * num_classes != config.n:
         log.info("n=%d is filled up to %d of each of the %d classes", config.n, n, num_classes)
-    return torch.cat(list(latents)).repeat(num_classes, 1).split(BLOCK), n * num_classes, n, n
+    return torch.cat(list(latents)).repeat(num_classes, 1).split(CHUNK_SIZE), n * num_classes, n, n
 
 
 def write(batches: Iterable[Tensor], num: int, columns: int, out: Path, config: DictConfig) -> None:
@@ -117,13 +117,13 @@ def write(batches: Iterable[Tensor], num: int, columns: int, out: Path, config: 
 
     from gan_lightning import images
     from gan_lightning.files import written_whole
-    from gan_lightning.noise import BLOCK
+    from gan_lightning.noise import CHUNK_SIZE
 
     console = Console(stderr=True)
     batches = track(
         batches,
         "drawing images",
-        total=-(-num // BLOCK),
+        total=-(-num // CHUNK_SIZE),
         console=console,
         transient=True,
         disable=not console.is_interactive,

@@ -1,8 +1,8 @@
 """How a number changes over a run: the learning rates of both networks, the weight of a penalty, Adam's `1 - beta2`.
 
 A schedule is called as `schedule(iteration, total)` before iteration number `iteration`, counted from 0, of a run of
-`total` (infinity where the run has no end), and returns the factor on that number. It has no state: a run resumes
-anywhere.
+`total` iterations (infinity for a run without an end). It returns the factor on that number. It has no state, so a run
+can resume anywhere.
 """
 
 import math
@@ -10,21 +10,21 @@ from typing import Any, Protocol
 
 
 class Schedule(Protocol):
-    """What any schedule has. Its errors name its own arguments; who has the schedule knows the key before them."""
+    """What any schedule has. Its errors name its own arguments; the caller adds the key before them."""
 
     final: float  # the factor at its end
 
     def __call__(self, iteration: int, total: float) -> float: ...
 
 
-class Constant(Schedule):
-    """The number as it is, after a linear warm-up.
+class Ramp(Schedule):
+    """Linear warm-up, then `factor`, which each schedule defines.
 
     Args:
-        warmup: iterations in which it grows linearly to its full size.
+        warmup: iterations in which the number grows linearly to its full size.
 
     Raises:
-        ValueError: if warmup is negative; when called, if the run ends before it.
+        ValueError: if warmup is negative; when called, if the run ends before the warm-up.
     """
 
     final = 1.0
@@ -42,25 +42,32 @@ class Constant(Schedule):
         return self.factor((iteration - self.warmup) / (self.end(total) - self.warmup))
 
     def end(self, total: float) -> float:
-        """The iteration at which it has come to its end."""
+        """The iteration at which the schedule is at its end."""
         return total
 
     def factor(self, progress: float) -> float:
-        """The factor after the warm-up, of which the share `progress` is done; 1 or more: all of it."""
+        """Factor at `progress` after warm-up: 0 at its end, 1 or more from the schedule's end on."""
+        raise NotImplementedError
+
+
+class Constant(Ramp):
+    """The number as it is, after a linear warm-up."""
+
+    def factor(self, progress: float) -> float:
         return 1.0
 
 
-class Falling(Constant):
+class Falling(Ramp):
     """Falls from 1 to `final`, and stays there.
 
     Args:
-        warmup: as above.
+        warmup: iterations in which the number grows linearly to its full size.
         final: factor at the end, 0 or more.
-        until: iteration at which it is reached, R3GAN's burn-in; None: the end of the run.
+        until: iteration at which `final` is reached, R3GAN's burn-in; None: the end of the run.
 
     Raises:
-        ValueError: if warmup or final is negative, or until not after the warm-up; when called, if the run ends before
-            the warm-up, or neither it nor the schedule has an end.
+        ValueError: if warmup or final is negative, or until is not after the warm-up; when called, if the run ends
+            before the warm-up, or neither the run nor the schedule has an end.
     """
 
     def __init__(self, warmup: int = 0, final: float = 0.0, until: int | None = None) -> None:

@@ -78,7 +78,7 @@ def train_and_save(
         ValueError: if `out` does not end in .safetensors, or all images are of one class.
     """
     from gan_lightning.files import output_path, written_whole
-    from gan_lightning.metrics.classifier import train_judge
+    from gan_lightning.metrics.classifier import train_classifier
     from gan_lightning.metrics.judge import pins, save_judge
 
     default = cache_folder("judges") / f"{name}.safetensors"
@@ -90,7 +90,7 @@ def train_and_save(
             f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "
             "divide them into folders by class"
         )
-    judge = train_judge(
+    judge = train_classifier(
         data.images("train"),
         data.labels("train"),
         data.images("test"),

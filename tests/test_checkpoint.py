@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.noise import draw
+from gan_lightning.noise import draw_latents
 from gan_lightning.runs.checkpoint import MAX_DEPTH, MAX_NUMBER, MAX_VALUES, build_network, load_gan
 from gan_lightning.runs.place import epochs_done, iterations_done
 from gan_lightning.train import main
@@ -129,7 +129,7 @@ def test_loading_leaves_the_random_numbers_of_the_caller(run):
 def test_averaged_generator_samples_and_the_trained_weights_are_there_too(run):
     folder, gan = run
     loaded = load_gan(folder)
-    (z,) = draw(3, LATENT_DIM, seed=2)
+    (z,) = draw_latents(3, LATENT_DIM, seed=2)
     with torch.no_grad():
         trained_images, averaged_images = loaded.generator(z), loaded.ema.generator(z)
     assert torch.equal(loaded.sample(3, seed=2), averaged_images)

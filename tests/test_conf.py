@@ -190,3 +190,29 @@ def test_defaults_of_constructors_are_those_of_conf(compose):
     for model in options("model"):
         compare(compose(f"model={model}", small=False), "")
     assert different == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ("loss.label_smoothing=0.7", "loss.label_smoothing=0.7 must lie in"),
+        ("penalty.weight=-1", "penalty.weight=-1 must be positive; to train without a penalty: penalty=none"),
+        ("+schedule@penalty.schedule=cosine penalty.schedule.final=-1", "penalty.schedule.final=-1 must be 0 or more"),
+        ("constraint=weight_clipping constraint.limit=0", "constraint.limit=0 must be positive"),
+        ("augment=diffaugment augment.strength=2", "augment.strength=2 must lie in"),
+        ("ema.warmup=2", "ema.warmup=2 must lie in"),
+        ("latent_dim=0", "model.generator.latent_dim=0 must be 1 or more"),
+        ("model.generator.hidden=[0]", "model.generator.hidden=[0]: widths of layers must be 1 or more"),
+        ("model.generator.init=he", "model.generator.init=he must be one of default, "),
+        ("model.discriminator.conditioning=x", "model.discriminator.conditioning=x must be one of none, "),
+        ("model=r3gan model.discriminator.group_width=7", "model.discriminator.group_width=7 must divide"),
+        ("data.batch_size=0", "data.batch_size=0 must be a whole number"),
+        ("data=stacked_mnist data.num_classes=9", "data.num_classes=9 must be the classes of one image to the power"),
+        ("callbacks.pictures.nrow=0", "callbacks.pictures.nrow=0 must be 1 or more"),
+    ],
+)
+def test_a_class_names_its_argument_and_the_line_the_whole_key(compose, overrides, line):
+    config = compose(*overrides.split(), small=False)
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(config[line.split(".")[0]])
+    assert explain(refused.value, overrides=overrides.split()).startswith(line)

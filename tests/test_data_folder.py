@@ -201,7 +201,9 @@ def test_missing_folder_is_asked_for_by_its_key():
 
 
 def test_shape_that_pictures_cannot_have_is_refused():
-    with pytest.raises(ValueError, match=r"data.image_shape=\[4, 8, 8\]: pictures have 1 .* or 3 .*; try \[3,8,8\]"):
+    with pytest.raises(
+        ValueError, match=r"^image_shape=\[4, 8, 8\]: pictures have 1 .* or 3 .*; try data\.image_shape=\[3,8,8\]"
+    ):
         FolderReader((4, 8, 8), ".")
 
 

@@ -170,13 +170,13 @@ def test_splits_are_read_when_asked_for_and_once(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [0, -4, 2.5, True])
 def test_batch_size_that_is_no_count_is_refused(tmp_path, batch_size):
-    with pytest.raises(ValueError, match=rf"data.batch_size={batch_size} must be .*; try 128"):
+    with pytest.raises(ValueError, match=rf"^batch_size={batch_size} must be .*; try 128"):
         module(tmp_path, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("image_shape", [(28, 28), (0, 28, 28), (1, 28, 28.5)])
 def test_image_shape_that_is_none_is_refused(tmp_path, image_shape):
-    with pytest.raises(ValueError, match=r"data.image_shape=\[.*\] must be .*; try \[1,28,28\]"):
+    with pytest.raises(ValueError, match=r"^image_shape=\[.*\] must be .*; try \[1,28,28\]"):
         module(tmp_path, image_shape=image_shape)
 
 

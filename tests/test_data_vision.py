@@ -86,7 +86,9 @@ def test_images_are_resized_and_made_grey_where_another_shape_is_asked_for(publi
     assert images.shape == (40, 1, 16, 12)
     luma = (whole.double() * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1).mean(dim=(1, 2))
     assert (images.double().mean(dim=(1, 2, 3)) - luma).abs().max() < 4
-    with pytest.raises(ValueError, match=r"data.image_shape=\[2, 32, 32\].* 1 channel .* 3 .*try \[3,32,32\]"):
+    with pytest.raises(
+        ValueError, match=r"^image_shape=\[2, 32, 32\].* 1 channel .* 3 .*try data\.image_shape=\[3,32,32\]"
+    ):
         reader(published, image_shape=(2, 32, 32))
 
 

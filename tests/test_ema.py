@@ -120,10 +120,10 @@ def test_update_costs_less_than_three_hundredths_of_a_step(compose, tmp_path, mo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"half_life_kimg": 0.0}, "ema.half_life_kimg=0.0"),
-        ({"half_life_kimg": -1.0}, "ema.half_life_kimg=-1.0"),
-        ({"warmup": 0.0}, "ema.warmup=0.0"),
-        ({"warmup": 1.5}, "ema.warmup=1.5"),
+        ({"half_life_kimg": 0.0}, "^half_life_kimg=0.0"),
+        ({"half_life_kimg": -1.0}, "^half_life_kimg=-1.0"),
+        ({"warmup": 0.0}, "^warmup=0.0"),
+        ({"warmup": 1.5}, "^warmup=1.5"),
     ],
 )
 def test_value_out_of_range_is_refused_by_its_key(settings, message):

@@ -22,12 +22,12 @@ from gan_lightning.callbacks.saving import Checkpoints
 from gan_lightning.callbacks.scalars import Scalars, gradient_norm
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.data import ImageDataModule
-from gan_lightning.data.module import sample_blocks
 from gan_lightning.ema import EMA
 from gan_lightning.metrics.judge import load_judge
 from gan_lightning.metrics.scores import load_reference, score
 from gan_lightning.models import mlp
 from gan_lightning.models.labels import Layers
+from gan_lightning.noise import sample_blocks
 from gan_lightning.runs.state import run_state
 from gan_lightning.trackers.tensorboard import TensorBoard
 from gan_lightning.train import build_gan, build_trainer, main

@@ -162,3 +162,11 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_one_to_be_written(tmp_path,
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "last.ckpt"))
     line = explain(error, overrides=[f"ckpt={tmp_path}"], place="out")
     assert line == f"{tmp_path}/last.ckpt: permission denied; make it readable, or name another file"
+
+
+def test_several_writers_at_once_each_write_a_whole_file(tmp_path):
+    path = tmp_path / "x"
+    with written_whole(path, several_writers=True) as first, written_whole(path, several_writers=True) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]  # the outer one ends last

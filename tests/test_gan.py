@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
 from torch import nn
 from torch.testing import assert_close
 
@@ -20,6 +21,7 @@ from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.losses import NonSaturating
 from gan_lightning.models import dcgan, mlp
+from gan_lightning.models.check import check_shapes
 from gan_lightning.noise import derive_seed
 from gan_lightning.penalties import R1
 
@@ -463,7 +465,7 @@ def test_networks_of_another_size_than_the_data_are_refused_before_training(tmp_
 def test_looking_at_the_sizes_leaves_the_networks_as_they_were():
     gan = small_gan(ema=EMA())
     before = weights(gan)
-    gan.check_shapes(SHAPE)
+    check_shapes(gan.generator, gan.discriminator, gan.latent_dim, None, SHAPE)
     assert same(weights(gan), before) and gan.generator.training and gan.discriminator.training
 
 
@@ -491,7 +493,7 @@ def test_a_device_without_room_is_not_taken_for_networks_of_another_size():
 
     gan.generator.forward = full
     with pytest.raises(torch.OutOfMemoryError):
-        gan.check_shapes(SHAPE)
+        check_shapes(gan.generator, gan.discriminator, gan.latent_dim, None, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -506,6 +508,15 @@ def test_a_part_that_is_none_is_refused_with_the_line_to_write(part):
     ((name, value),) = part.items()
     with pytest.raises(ValueError, match=rf"^{name}={value!r} cannot be used; write {name}=gan_lightning\."):
         small_gan(**part)
+
+
+@pytest.mark.parametrize("empty", [{}, OmegaConf.create({})], ids=["dict", "DictConfig"])
+def test_an_empty_mapping_counts_as_no_part(tmp_path, empty):
+    parts = dict.fromkeys(("penalty", "constraint", "augment", "conditioning"), empty)
+    fit(gan := small_gan(**parts), tmp_path, 2)
+    fit(plain := small_gan(), tmp_path, 2)
+    assert gan.penalty is gan.constraint is gan.augment is None and gan.conditioning.num_classes == 0
+    assert same(weights(gan), weights(plain))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's, of the loader

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.metrics import judge as judge_module
-from gan_lightning.metrics.classifier import accuracy, move_a_little, shift_and_mirror, train_judge
+from gan_lightning.metrics.classifier import accuracy, move_a_little, shift_and_mirror, train_classifier
 from gan_lightning.metrics.judge import JUDGES, Judge, extract, load_judge, save_judge
 from gan_lightning.train_judge import train_and_save
 
@@ -30,7 +30,7 @@ def untrained(image_shape: tuple[int, int, int] = (1, 12, 12), width: int = 16) 
 
 @pytest.fixture(scope="module")
 def trained() -> Judge:
-    return train_judge(*bars(600, 0), *bars(200, 1), name="bars", epochs=3, batch_size=32, width=16)
+    return train_classifier(*bars(600, 0), *bars(200, 1), name="bars", epochs=3, batch_size=32, width=16)
 
 
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 32, 32), (1, 12, 12), (2, 13, 20)])
@@ -89,7 +89,7 @@ def test_features_are_scaled_to_mean_square_one(trained):
 
 def test_training_follows_from_its_seed_alone():
     def train(seed: int) -> Tensor:
-        judge = train_judge(*bars(128, 0), *bars(50, 1), name="bars", seed=seed, epochs=1, batch_size=32, width=8)
+        judge = train_classifier(*bars(128, 0), *bars(50, 1), name="bars", seed=seed, epochs=1, batch_size=32, width=8)
         return torch.cat([weight.flatten() for weight in judge.state_dict().values()])
 
     before = torch.get_rng_state()
@@ -119,7 +119,7 @@ def test_shifted_and_mirrored_images_hold_the_pixels_of_the_original():
 
 def test_an_unknown_distortion_is_refused():
     with pytest.raises(ValueError, match="distortion=blur must be one of affine, shift"):
-        train_judge(*bars(40, 0), *bars(20, 1), name="bars", batch_size=32, distortion="blur")
+        train_classifier(*bars(40, 0), *bars(20, 1), name="bars", batch_size=32, distortion="blur")
 
 
 def test_a_saved_judge_comes_back_the_same(trained, tmp_path):
@@ -170,10 +170,10 @@ def test_files_that_hold_no_judge_are_refused(tmp_path):
     path = tmp_path / "cut.safetensors"
     save_judge(untrained(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is no judge, or damaged"):
+    with pytest.raises(ValueError, match="is not a judge, or damaged"):
         load_judge(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no judge, or damaged"):
+    with pytest.raises(ValueError, match="is not a judge, or damaged"):
         load_judge(path)
 
 

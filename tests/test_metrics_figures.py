@@ -1,7 +1,7 @@
 import torch
 from PIL import Image
 
-from gan_lightning.metrics.figures import BAR, HEIGHT, MARGIN, beside_nearest, by_class, class_histogram, draw
+from gan_lightning.metrics.figures import BAR, HEIGHT, MARGIN, beside_nearest, by_class, class_histogram, save_figures
 from gan_lightning.metrics.memorisation import Nearness
 from gan_lightning.metrics.scores import Scores
 
@@ -71,7 +71,7 @@ def test_thousand_classes_make_pictures_of_a_size_to_look_at(tmp_path):
 def test_draw_writes_three_pictures_of_grey_and_of_colour_images(tmp_path):
     for channels in (1, 3):
         scores = scores_of([0, 1] * 50, 2, ratio=[0.5] * 100, image=list(range(100)))
-        draw(numbered(100, channels), numbered(120, channels), scores, torch.tensor([7, 7]), tmp_path)
+        save_figures(numbered(100, channels), numbered(120, channels), scores, torch.tensor([7, 7]), tmp_path)
         sizes = {path.name: size(path) for path in tmp_path.iterdir()}
         assert sizes == {
             "classes.png": (10 * 4 + 2, 2 * 4 + 2),  # ten of each class, two pixels between
@@ -83,5 +83,5 @@ def test_draw_writes_three_pictures_of_grey_and_of_colour_images(tmp_path):
 def test_without_classes_of_the_data_only_the_nearest_images_are_drawn(tmp_path):
     scores = scores_of([5, 9] * 50, 12, ratio=[0.5] * 100, image=list(range(100)))
     scores.class_counts = []
-    draw(numbered(100), numbered(120), scores, torch.zeros(12), tmp_path)
+    save_figures(numbered(100), numbered(120), scores, torch.zeros(12), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["nearest.png"]

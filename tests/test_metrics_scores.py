@@ -17,7 +17,8 @@ from torch import Tensor
 
 from gan_lightning.images import normalize
 from gan_lightning.metrics import scores as scores_module
-from gan_lightning.metrics.classifier import train_judge
+from gan_lightning.metrics.better import METRICS, summary
+from gan_lightning.metrics.classifier import train_classifier
 from gan_lightning.metrics.inception import Inception
 from gan_lightning.metrics.judge import Judge, extract, save_judge
 from gan_lightning.metrics.scores import Reference, load_reference, score
@@ -43,7 +44,7 @@ TRAINING, HELD_OUT, NEW = toy(3000, 0), toy(1000, 1), toy(1000, 2)
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory) -> Judge:
-    judge = train_judge(*TRAINING, *HELD_OUT, name="toy", epochs=2, width=16)
+    judge = train_classifier(*TRAINING, *HELD_OUT, name="toy", epochs=2, width=16)
     save_judge(judge, tmp_path_factory.mktemp("judge") / "toy.safetensors")
     return judge
 
@@ -312,7 +313,7 @@ def test_the_control_of_a_classifier_learns_from_as_many_real_images(monkeypatch
         trained.append((images, labels))
         return SimpleNamespace(test_accuracy=len(trained) / 10)
 
-    monkeypatch.setattr("gan_lightning.metrics.train_on_synthetic.train_judge", train)
+    monkeypatch.setattr("gan_lightning.metrics.train_on_synthetic.train_classifier", train)
     found = classification_accuracy(*NEW, *TRAINING, *HELD_OUT)
     assert (found.generated, found.control) == (0.1, 0.2)
     assert torch.equal(trained[0][0], NEW[0]) and trained[1][0].shape == NEW[0].shape
@@ -368,3 +369,14 @@ def test_inception_extracts_features_of_grey_images(tmp_path, monkeypatch):
     features, logits = extract(extractor, NEW[0][:2])
     assert features.shape == (2, 2048) and logits.shape == (2, 1008)
     assert not extractor.classifies_data and len(extractor.sha256) == 64
+
+
+def test_the_table_knows_every_score(reference):
+    stacks = {"modes", "modes_kl", "modes_kl_data"}
+    assert score(NEW[0], reference, NEW[1]).values.keys() == METRICS.keys() - stacks
+
+
+def test_the_line_shows_scores_beside_those_of_real_images():
+    values = {"density": 1.0, "fid": 6.85, "modes": 998.0, "modes_kl": 0.1}
+    control = {"density": 1.0, "fid": 0.08, "modes": 1000.0, "modes_kl": 0.0236}
+    assert summary(values, control) == "fid 6.850 (real 0.080), modes 998 (real 1000), modes_kl 0.1000 (real 0.0236)"

@@ -152,5 +152,5 @@ def test_interpolation_of_a_conditional_generator_keeps_the_class_of_a_row(tmp_p
 
 @pytest.mark.parametrize("key", ["num_images", "nrow", "every_n_epochs"])
 def test_count_below_one_is_refused_by_its_key(key):
-    with pytest.raises(ValueError, match=f"callbacks.pictures.{key}=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=f"^{key}=0 must be 1 or more"):
         Pictures(**{key: 0})

@@ -24,16 +24,16 @@ def _seeded():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *(({key: 0}, rf"\.{key}=0 must be 1 or more$") for key in (*SMALL, "expansion")),
+        *(({key: 0}, rf"{key}=0 must be 1 or more$") for key in (*SMALL, "expansion")),
         (
             {"base_channels": 12, "max_channels": 12, "group_width": 16},
-            r"\.group_width=16 must divide the 24 .*; try 8$",
+            r"group_width=16 must divide the 24 .*; try 8$",
         ),
     ],
 )
 @pytest.mark.parametrize("network", ["generator", "discriminator"])
 def test_value_out_of_range_is_refused_by_its_key(settings, message, network):
-    with pytest.raises(ValueError, match=rf"^model\.{network}{message}"):
+    with pytest.raises(ValueError, match=f"^{message}"):
         if network == "generator":
             r3gan.Generator(8, SHAPE, **SMALL | settings)
         else:
@@ -148,10 +148,10 @@ def test_generator_begins_with_planes_times_numbers_of_z():
 
 def test_discriminator_ends_with_a_plane_for_each_channel():
     layers = networks("r3gan", (1, 28, 28))[1].layers
-    basis, flatten, judge, _ = layers[-4:]
+    basis, flatten, logit, _ = layers[-4:]
     assert isinstance(flatten, nn.Flatten)
     assert basis.groups == basis.in_channels == basis.out_channels == 4 and basis.kernel_size == (7, 7)
-    assert basis.bias is None and judge.bias is None and judge.in_features == 4
+    assert basis.bias is None and logit.bias is None and logit.in_features == 4
 
 
 def test_no_layer_normalises():

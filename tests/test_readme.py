@@ -10,12 +10,11 @@ import warnings
 import pytest
 import torch
 from conftest import ROOT
-from test_evaluate import ROWS
 
 from gan_lightning.callbacks.alarms import ADVICE
 from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.metrics.better import METRICS
 
-ONLY_SOME = ("conditional_accuracy", "modes", "modes_kl", "modes_kl_data")  # scores of conditional GANs, of stacks
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 SHRINK = [
@@ -200,7 +199,7 @@ def test_glossary_has_every_tag_and_no_other():
         "samples/real",
         "samples/interpolation",
     }  # tests/test_pictures.py has them from an event file
-    scored = {f"metrics/{name}" for name in (*ROWS, *ONLY_SOME)} | {"histogram/classes"}
+    scored = {f"metrics/{name}" for name in METRICS} | {"histogram/classes"}
     alarms = {f"alarm/{name}" for name in ADVICE}
     families = (
         "loss",

@@ -19,7 +19,7 @@ from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.gan import GAN
 from gan_lightning.images import enlarge, grid, to_uint8
-from gan_lightning.noise import BLOCK, draw, slerp, walk
+from gan_lightning.noise import CHUNK_SIZE, draw_latents, slerp, walk
 from gan_lightning.runs.checkpoint import build_network
 from gan_lightning.sample import FORMATS, STEPS, main
 
@@ -221,8 +221,8 @@ def test_without_a_class_the_grid_has_a_row_for_each_and_in_each_column_one_z(of
 
 def test_without_a_class_an_array_has_all_in_turn_over_its_blocks(of_classes, sample, tmp_path):
     folder, gan = of_classes
-    sample(f"ckpt={folder}", f"n={BLOCK + 5}", "format=npy", f"out={tmp_path}/x.npy")  # no multiple of 3
-    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(BLOCK + 5))
+    sample(f"ckpt={folder}", f"n={CHUNK_SIZE + 5}", "format=npy", f"out={tmp_path}/x.npy")  # no multiple of 3
+    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(CHUNK_SIZE + 5))
 
 
 @pytest.mark.parametrize(("setting", "number"), [([], None), (["class=1"], 1)])
@@ -257,29 +257,29 @@ def test_many_images_go_through_the_network_in_batches(run, sample, tmp_path, mo
     folder, gan = run
     sizes, generate = [], GAN.generate
     monkeypatch.setattr(GAN, "generate", lambda self, z, labels=None: sizes.append(len(z)) or generate(self, z))
-    sample(f"ckpt={folder}", f"n={2 * BLOCK + 100}", "format=npy", f"out={tmp_path}/x.npy")
-    assert sum(sizes) >= 2 * BLOCK + 100 and max(sizes) <= BLOCK
-    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(2 * BLOCK + 100))
+    sample(f"ckpt={folder}", f"n={2 * CHUNK_SIZE + 100}", "format=npy", f"out={tmp_path}/x.npy")
+    assert sum(sizes) >= 2 * CHUNK_SIZE + 100 and max(sizes) <= CHUNK_SIZE
+    assert_close(torch.from_numpy(np.load(tmp_path / "x.npy")), gan.sample(2 * CHUNK_SIZE + 100))
 
 
 def test_first_images_of_many_are_those_of_few(run, sample, tmp_path):
-    for num in 7, BLOCK, BLOCK + 8:
+    for num in 7, CHUNK_SIZE, CHUNK_SIZE + 8:
         sample(f"ckpt={run[0]}", f"n={num}", "format=npy", f"out={tmp_path}/{num}.npy")
-    few, block, many = (torch.from_numpy(np.load(tmp_path / f"{num}.npy")) for num in (7, BLOCK, BLOCK + 8))
+    few, block, many = (torch.from_numpy(np.load(tmp_path / f"{num}.npy")) for num in (7, CHUNK_SIZE, CHUNK_SIZE + 8))
     assert_close(few, many[:7])  # a batch of another size may round otherwise
-    assert_close(block, many[:BLOCK])
+    assert_close(block, many[:CHUNK_SIZE])
 
 
 @pytest.mark.parametrize("latent_dim", [1, 3, 4, 17, 100])
 def test_noise_is_one_stream_whatever_the_number(latent_dim):
     def noise(num, **settings):
-        return torch.cat(list(draw(num, latent_dim, seed=5, **settings)))
+        return torch.cat(list(draw_latents(num, latent_dim, seed=5, **settings)))
 
-    many = noise(2 * BLOCK + 5)
-    for num in 1, 2, 7, 16, 48, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK + 3:
+    many = noise(2 * CHUNK_SIZE + 5)
+    for num in 1, 2, 7, 16, 48, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE - 1, 2 * CHUNK_SIZE + 3:
         assert torch.equal(noise(num), many[:num])
-    for num in 1, 7, BLOCK, BLOCK + 1:
-        assert torch.equal(noise(num, truncation=0.5), noise(2 * BLOCK, truncation=0.5)[:num])
+    for num in 1, 7, CHUNK_SIZE, CHUNK_SIZE + 1:
+        assert torch.equal(noise(num, truncation=0.5), noise(2 * CHUNK_SIZE, truncation=0.5)[:num])
     assert torch.unique(many).numel() > 0.99 * many.numel()  # no block is another one's copy
 
 
@@ -358,7 +358,7 @@ def test_terminal_shows_that_an_animation_is_written(run, sample, tmp_path, monk
 
 def way(gan, num, steps):
     """The points of a walk, both ends of every way included: (num, steps, Z)."""
-    (points,) = draw(num, LATENT_DIM, seed=0)
+    (points,) = draw_latents(num, LATENT_DIM, seed=0)
     return slerp(points, points.roll(-1, dims=0), steps)
 
 
@@ -410,7 +410,7 @@ def test_walk_on_a_line_stays_between_its_points():
 def test_long_walk_comes_in_blocks():
     points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     blocks = list(walk(points, steps=STEPS))
-    assert len(blocks) > 1 and max(len(block) for block in blocks) <= BLOCK
+    assert len(blocks) > 1 and max(len(block) for block in blocks) <= CHUNK_SIZE
     assert_close(torch.cat(blocks)[::STEPS], points)
 
 
@@ -418,8 +418,8 @@ def test_long_walk_comes_in_blocks():
 
 
 def test_truncated_noise_is_a_normal_one_cut_off():
-    (z,) = draw(BLOCK, 100, seed=0)
-    (cut,) = draw(BLOCK, 100, seed=0, truncation=0.7)
+    (z,) = draw_latents(CHUNK_SIZE, 100, seed=0)
+    (cut,) = draw_latents(CHUNK_SIZE, 100, seed=0, truncation=0.7)
     inside = z.abs() <= 0.7
     assert torch.equal(cut[inside], z[inside])  # only what lies outside is drawn anew
     assert cut.abs().max() <= 0.7 and not torch.equal(cut, z.clamp(-0.7, 0.7))
@@ -436,7 +436,7 @@ def test_truncation_draws_images_nearer_to_the_middle(run, sample, tmp_path):
     for value in "null", "0.5", "9":
         sample(f"ckpt={folder}", "n=16", "format=npy", f"truncation={value}", f"out={tmp_path}/{value}.npy")
     free, cut, wide = (torch.from_numpy(np.load(tmp_path / f"{value}.npy")) for value in ("null", "0.5", "9"))
-    assert torch.equal(cut, gan.generate(next(draw(16, LATENT_DIM, 0, truncation=0.5))))
+    assert torch.equal(cut, gan.generate(next(draw_latents(16, LATENT_DIM, 0, truncation=0.5))))
     assert cut.std(0).mean() < 0.8 * free.std(0).mean()
     assert torch.equal(wide, free)  # nothing lies outside
 

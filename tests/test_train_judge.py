@@ -22,7 +22,7 @@ def own_judges(tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_no_safetensors_is_refused_before_training(train_judge, tmp_path, monkeypatch):
-    monkeypatch.setattr("gan_lightning.metrics.classifier.train_judge", lambda *_, **__: pytest.fail("trains"))
+    monkeypatch.setattr("gan_lightning.metrics.classifier.train_classifier", lambda *_, **__: pytest.fail("trains"))
     with pytest.raises(ValueError, match=r"out=.*judge\.pt must end in \.safetensors"):
         train_judge(f"out={tmp_path}/judge.pt")
 

@@ -93,7 +93,9 @@ def data_set(name: str, folder: Path) -> ImageDataModule:
     labels = torch.arange(len(images)) % 3
     if name == "stacked":
         two = (2, *SHAPE[1:])
-        return StackedDataModule(folder, Tensors(images, labels), two, BATCH_SIZE, num_classes=9, num_test=10)
+        return StackedDataModule(
+            folder, Tensors(images, labels), two, batch_size=BATCH_SIZE, num_classes=9, num_test=10
+        )
     return ImageDataModule.from_tensors(images, labels, batch_size=BATCH_SIZE, num_classes=3)
 
 

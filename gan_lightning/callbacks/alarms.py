@@ -1,4 +1,4 @@
-"""Warnings for the ways in which a GAN fails."""
+"""Warnings about the ways in which a GAN fails."""
 
 import logging
 from typing import Any
@@ -10,7 +10,7 @@ from gan_lightning.callbacks.scalars import write
 log = logging.getLogger(__name__)
 
 PENALTY = "larger penalty.weight"
-ADVICE = {  # names keys of every config, and nothing that is the default
+ADVICE = {  # keys that every config has, and no default values
     "mode_collapse": f"larger trainer.max_epochs, {PENALTY}, smaller optimizer.generator.lr",
     "dead_generator": "another seed, smaller optimizer.generator.lr",
     "memorisation": f"smaller trainer.max_epochs, {PENALTY}, or more images to train on",
@@ -22,22 +22,22 @@ ADVICE = {  # names keys of every config, and nothing that is the default
 
 
 def advice(alarm: str, gan: LightningModule) -> str:
-    """What to try next; a run without a penalty has no weight of it to enlarge."""
+    """What to try next. A run without a penalty is told to add one."""
     return ADVICE[alarm] if gan.penalty else ADVICE[alarm].replace(PENALTY, "penalty=r1")
 
 
 class Alarms(Callback):
-    """Raise `alarm/<name>` to 1, with a warning line that says what to try, once per time it begins.
+    """Set `alarm/<name>` to 1 while it lasts; when it begins, warn in a line that says what to try.
 
     | alarm | what |
     | --- | --- |
     | mode_collapse | a class is missing among the samples, or one is drawn over twice as often as in the data |
-    | dead_generator | the samples differ from their mean by less than a tenth of what real images do |
-    | memorisation | over a tenth of the samples are too near to one training image; of real ones it is a hundredth |
-    | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations, if those are probabilities |
+    | dead_generator | the spread of the samples is less than a tenth of that of real images |
+    | memorisation | over a tenth of the samples are too near to one training image; real images: a hundredth |
+    | discriminator_won | D(G(z)) below 0.02 and D(x) above 0.98 for `patience` iterations, if they are probabilities |
     | vanishing_gradient, exploding_gradient | a gradient's norm below 1e-6 or above 1e3 for `patience` iterations |
 
-    The first three look at every evaluation, the others at every logging interval.
+    The first three are checked at every evaluation, the others at every logging interval.
 
     Args:
         patience: iterations that a state must last.
@@ -56,7 +56,7 @@ class Alarms(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
         now, every = trainer.callback_metrics, trainer.log_every_n_steps
-        if not every or gan.global_step % every or "grad_norm/discriminator" not in now:  # the curves are off
+        if not every or gan.global_step % every or "grad_norm/discriminator" not in now:  # no curves are written
             return
         norms = [float(now[tag]) for tag in ("grad_norm/discriminator", "grad_norm/generator") if tag in now]
         states = {"vanishing_gradient": min(norms) < 1e-6, "exploding_gradient": max(norms) > 1e3}
@@ -77,12 +77,12 @@ class Alarms(Callback):
         if "metrics/fid" in now:
             alarms |= self.sound(gan, "dead_generator", bool(now["metrics/variety"] < 0.1))
             alarms |= self.sound(gan, "memorisation", bool(now["metrics/memorised"] > 0.1))
-        # sync_dist as all others that log a `step` in the same hook, or Lightning refuses; the value is alike anyway.
+        # sync_dist: Lightning wants it from all that log a `step` in this hook; the values are equal anyway.
         if alarms:
             gan.log_dict({"step": float(gan.global_step), **alarms}, sync_dist=True)
 
     def sound(self, gan: LightningModule, name: str, on: bool) -> dict[str, float]:
-        """Say what to try when an alarm begins; its point on the curve."""
+        """Warn if the alarm begins; returns its point on the curve."""
         if on and name not in self.raised:
             log.warning("alarm: %s at iteration %d; try %s", name.replace("_", " "), gan.global_step, advice(name, gan))
         (self.raised.add if on else self.raised.discard)(name)

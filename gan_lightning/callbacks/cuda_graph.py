@@ -3,9 +3,9 @@
 A small network leaves a GPU idle while Python starts one kernel after the other.
 https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 
-A graph reads fixed addresses. So the images, their labels and the numbers that change (learning rates, the penalty's
-factor, the weight in the average) are copied there before each replay. Noise comes from generators that the graph
-knows, seeded for each iteration as ever. Losses, logits and gradients lie where the graph leaves them.
+A graph reads fixed addresses. So images, labels and the numbers that change (learning rates, the penalty's factor, the
+weight in the average) are copied there before each replay. Noise comes from generators registered with the graph and
+seeded before each iteration, as without a graph. Losses, logits and gradients stay where the graph writes them.
 """
 
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-WARMUP = 3  # iterations done as they come: optimizers and CUDA's libraries allocate memory in their first steps
+WARMUP = 3  # iterations without a graph: optimizers and CUDA's libraries allocate memory in their first steps
 
 
 class CudaGraph(Callback):
-    """Do the iterations of a run by replaying a CUDA graph. They compute what they do without one.
+    """Replay a CUDA graph for each iteration. The numbers are the same as without it.
 
-    An iteration with G's turn and one without are a graph each.
+    There are two graphs: for iterations with G's turn, and for those without.
 
     Args:
         enabled: false: iterations are done as they come.
 
     Raises:
-        ValueError: before training, if it is not on one GPU or changes Adam's beta2; where a graph is recorded, if the
-            step does what a graph cannot.
+        ValueError: before training, if the run is not on one GPU or changes Adam's beta2; when a graph is recorded, if
+            the step does something that a graph cannot do.
     """
 
     def __init__(self, enabled: bool = True) -> None:
@@ -75,12 +75,12 @@ class CudaGraph(Callback):
 
 
 class Graph:
-    """One kind of iteration: done as it comes a few times, then recorded, then replayed.
+    """One kind of iteration: run a few times, then recorded, then replayed.
 
     Args:
         iterate: `GAN.iterate`.
         optimizers: both.
-        stream: on which iterations are recorded, and done until then.
+        stream: for recording, and for the iterations before it.
     """
 
     def __init__(self, gan: Any, iterate: Any, optimizers: list[Optimizer], stream: torch.cuda.Stream) -> None:
@@ -141,7 +141,7 @@ class Graph:
 
     @contextmanager
     def recordable(self, rates: Tensor) -> Iterator[None]:
-        """Let the optimizers read their state, and learning rates that change, from the GPU.
+        """Make the optimizers read their state, and changing learning rates, from the GPU.
 
         Args:
             rates: (groups,) learning rates.
@@ -153,7 +153,7 @@ class Graph:
         usual = [dict(group) for group in self.groups]
         for group, rate in zip(self.groups, rates, strict=True):
             group["capturable"] = True
-            if self.gan.schedule:  # else the number itself: a rate in float32 is not quite the same
+            if self.gan.schedule:  # otherwise keep the number: in float32 it would be rounded
                 group["lr"] = rate
         try:
             yield
@@ -174,5 +174,5 @@ class Graph:
 
 
 def detached(step: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what leads back to the weights: autograd's nodes belong to the stream on which they were made."""
+    """The values without their autograd graph, whose nodes belong to the stream on which they were made."""
     return {name: value.detach() for name, value in step.items()}

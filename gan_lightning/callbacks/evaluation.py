@@ -10,18 +10,13 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gan_lightning.images import to_uint8
+from gan_lightning.metrics.better import summary
 from gan_lightning.metrics.judge import Extractor
 from gan_lightning.metrics.scores import Reference, Scores, choose, load_reference, score
 from gan_lightning.runs.identity import flatten
 from gan_lightning.trackers.tracker import as_markdown, trackers
 
 log = logging.getLogger(__name__)
-
-# In the line; all go to TensorBoard.
-SHOWN = (
-    *("fid", "kid", "precision", "recall", "coverage", "memorised", "conditional_accuracy"),
-    *("modes", "modes_kl", "modes_kl_data"),
-)
 
 Samples = tuple[Tensor, Tensor | None]  # of a block: images (N, C, H, W) uint8, and the classes asked for (N,)
 
@@ -57,9 +52,10 @@ class Evaluation(Callback):
                 some, trial_of = choose(len(held_out), drawn), len(images)
                 images, held_out, labels = images[choose(len(images), drawn)], held_out[some], labels[some]
             cache = Path(self.cache) if self.cache else None
-            self.reference = load_reference(data.name, images, held_out, self.extractor, cache, trial_of)
-            if gan.conditioning.num_classes:
-                self.reference.held_out_labels = labels
+            self.reference = load_reference(
+                data.name, images, held_out, self.extractor, cache,
+                held_out_labels=labels if gan.conditioning.num_classes else None, trial_of=trial_of,
+            )  # fmt: skip
             self.reference.check(drawn, origin)
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -98,17 +94,12 @@ class Evaluation(Callback):
 
     def say(self, trainer: Trainer) -> None:
         assert self.scores and self.control
-        parts = [
-            f"{name} {shown(name, self.scores)} (real {shown(name, self.control)})"
-            for name in SHOWN
-            if name in self.scores.values
-        ]
         about = self.scores.about
         log.info(
             "epoch %d, %s samples: %s; judge %s %s, against %s",
             num_epochs(trainer),
             f"{about['num_samples']:,}",
-            ", ".join(parts),
+            summary(self.scores.values, self.control.values),
             about["judge"],
             str(about["judge_sha256"])[:12],
             about["reference"],
@@ -143,12 +134,6 @@ def evaluation_of(trainer: Trainer) -> Evaluation | None:
 def num_epochs(trainer: Trainer) -> int:
     """Epochs that the iterations done belong to; Lightning's count depends on the hook in which it is asked."""
     return math.ceil(trainer.global_step / max(1, trainer.num_training_batches))  # infinitely many before training
-
-
-def shown(name: str, scores: Scores) -> str:
-    """A score for the line; modes are whole, and their KL of real images is 0.0236."""
-    digits = {"modes": 0, "modes_kl": 4, "modes_kl_data": 4}.get(name, 3)
-    return f"{scores.values[name]:.{digits}f}"
 
 
 def gather(samples: dict[int, Samples]) -> dict[int, Samples]:

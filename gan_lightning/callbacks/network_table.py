@@ -1,4 +1,4 @@
-"""What the two networks are made of, as a table."""
+"""A table of the layers of both networks."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from gan_lightning.gan import GAN
+from gan_lightning.models.check import call_in_eval_mode
 
 
 @dataclass
 class Row:
-    layer: str  # the class that makes it
+    layer: str  # its class
     output: str  # its output's shape, without the batch
     parameters: int
 
 
 def network_rows(gan: GAN) -> dict[str, list[Row]]:
-    """Every layer of G and D that has no layers of its own, in the order in which it runs."""
+    """All layers of G and D that contain no other layers, in the order in which they run."""
     z = torch.zeros(2, gan.latent_dim, device=gan.device)
     labels = gan.conditioning.in_turn(len(z))
     labels = labels if labels is None else labels.to(gan.device)
@@ -33,7 +34,7 @@ def _rows(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> list[Row
 
     def note(layer: nn.Module, _: object, output: Tensor) -> None:
         shape = " x ".join(str(size) for size in output.shape[1:]) or "1"
-        name = type_before_parametrizations(layer).__name__  # with spectral norm it is another
+        name = type_before_parametrizations(layer).__name__  # spectral norm changes the class
         rows.append(Row(name, shape, sum(p.numel() for p in layer.parameters())))
 
     layers = [
@@ -42,10 +43,7 @@ def _rows(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> list[Row
         if "parametrizations" not in name and (is_parametrized(layer) or not list(layer.children()))
     ]
     hooks = [layer.register_forward_hook(note) for layer in layers]
-    was_training = network.training
-    network.eval()  # looking must not move BatchNorm's statistics
-    network(inputs.to(next(network.parameters()).dtype), labels)
-    network.train(was_training)
+    call_in_eval_mode(network, inputs.to(next(network.parameters()).dtype), labels)
     for hook in hooks:
         hook.remove()
     return rows

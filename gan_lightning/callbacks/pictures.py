@@ -1,4 +1,4 @@
-"""What the generator makes, epoch by epoch."""
+"""Pictures of samples, epoch by epoch, and an animation of them."""
 
 import logging
 from pathlib import Path
@@ -19,24 +19,24 @@ from gan_lightning.trackers.tracker import show_picture
 log = logging.getLogger(__name__)
 
 NOISE_SEED = 0  # the same noise in every run, so that runs can be compared picture by picture
-MAX_FRAMES = 100  # of the animation; more make it large, not better
+MAX_FRAMES = 100  # of the animation; more only make the file larger
 
 
 class Pictures(Callback):
-    """Samples from one fixed noise, before training and after every epoch, into `samples/` and TensorBoard.
+    """Samples from fixed noise, before training and after every epoch, in `samples/` and TensorBoard.
 
-    Of a conditional generator a row for each class, and in each column one z.
+    With a conditional generator: a row for each class, and one z in each column.
 
     Args:
-        num_images: in a picture; with a row for each class there are nrow of each.
-        nrow: images in a row of it.
+        num_images: images in a picture; with a row for each class, nrow of each class instead.
+        nrow: images in a row.
         every_n_epochs: epochs between pictures.
     """
 
     def __init__(self, num_images: int = 64, nrow: int = 8, every_n_epochs: int = 1) -> None:
         for key, value in {"num_images": num_images, "nrow": nrow, "every_n_epochs": every_n_epochs}.items():
             if value < 1:
-                raise ValueError(f"callbacks.pictures.{key}={value} must be 1 or more")
+                raise ValueError(f"{key}={value} must be 1 or more")
         self.num_images = num_images
         self.nrow = nrow
         self.every_n_epochs = every_n_epochs
@@ -48,10 +48,12 @@ class Pictures(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.datamodule is not None:
             shown = trainer.datamodule.images()
-            shown = shown[spread_evenly(len(shown), self.num_images)]  # a folder's first ones are all of one class
+            shown = shown[
+                spread_evenly(len(shown), self.num_images)
+            ]  # the first images of a folder are all of one class
             real = images.grid(images.normalize(shown), self.nrow)
             self._keep(real, "real.png")
-        if gan.global_step == 0:  # a resumed run has shown these
+        if gan.global_step == 0:  # a resumed run has written these
             if trainer.datamodule is not None:
                 show_picture(trainer, "samples/real", real)
             self._take(trainer, gan, 0)
@@ -67,7 +69,7 @@ class Pictures(Callback):
             files = sorted(self.folder.glob("epoch_*.png"))
             step = max(1, -(-len(files) // MAX_FRAMES))
             frames = [frame for file in files[::-step] if (frame := read_frame(file)) is not None]
-            alike = [frame for frame in frames if frame.shape == frames[0].shape]  # as the last one, always in
+            alike = [frame for frame in frames if frame.shape == frames[0].shape]  # the last frame is always in
             if len(alike) < len(frames):
                 log.warning(
                     "%s/training.gif leaves out %d pictures of another size; keep callbacks.pictures.num_images and "
@@ -91,12 +93,12 @@ class Pictures(Callback):
         show_picture(trainer, "samples/interpolation", images.grid(walk, nrow=10))
 
     def _keep(self, picture: Tensor, name: str) -> None:
-        with written_whole(self.folder / name) as part:  # half a picture would end the animation with an error
+        with written_whole(self.folder / name) as part:  # half a picture would break the animation
             images.save_png(picture, part)
 
 
 def read_frame(file: Path) -> Tensor | None:
-    """A picture of an earlier epoch; None, with a warning, where the file is none: the run must not end with that."""
+    """A picture of an earlier epoch; None, with a warning, if the file cannot be read: the run must not end there."""
     try:
         with Image.open(file) as picture:
             return pil_to_tensor(picture)

@@ -17,10 +17,10 @@ class Scalars(Callback):
 
     | tag | what |
     | --- | --- |
-    | loss/discriminator, loss/generator, loss/penalty | as minimised; the penalty beside D's loss, not in it |
+    | loss/discriminator, loss/generator, loss/penalty | as minimised; D's loss without the penalty |
     | logit/real, logit/fake | mean of what D returns for real and generated images, before its update |
     | prob/real, prob/fake | mean D(x) and D(G(z)), sigmoid of the logits, where the loss makes that a probability |
-    | accuracy/discriminator | share of images that D puts on the right side, or of pairs that it ranks right |
+    | accuracy/discriminator | share of images that D classifies right, or of pairs that it ranks right |
     | grad_norm/discriminator, grad_norm/generator | length of the gradient of the last update |
     | lr/discriminator, lr/generator | learning rates |
     | progress/images_per_second, progress/epoch | |
@@ -31,20 +31,20 @@ class Scalars(Callback):
 
     def __init__(self) -> None:
         self.latest: dict[str, Tensor] = {}
-        self.earlier: dict[str, float] = {}  # of G's last turn, where the run was resumed after it
+        self.restored: dict[str, float] = {}  # the generator's curves of a resumed run, until its next turn
         self.clock: tuple[float, int] | None = None  # (seconds, iteration) at the last logging interval
 
     def on_train_epoch_start(self, trainer: Trainer, gan: LightningModule) -> None:
         self.clock = (time.perf_counter(), gan.global_step)
 
     def on_train_batch_start(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
-        if self.clock is None:  # a run that is resumed within an epoch does not start one
+        if self.clock is None:  # a run resumed within an epoch does not start one
             self.clock = (time.perf_counter(), gan.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, gan: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
-        self.latest.update(outputs)  # G's loss stays from its last turn where n_critic > 1
+        self.latest.update(outputs)  # G's loss stays from its last turn if n_critic > 1
         if trainer.log_every_n_steps and gan.global_step % trainer.log_every_n_steps == 0:
             self.check_finite(trainer)
             write(trainer, self.means(trainer, gan) | self.progress(trainer, gan, len(batch[0]), batch_idx))
@@ -55,12 +55,12 @@ class Scalars(Callback):
             tell(trainer, self.means(trainer, gan))
 
     def on_save_checkpoint(self, trainer: Trainer, gan: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.check_finite(trainer)  # a checkpoint of a broken run must not take the place of the last good one
+        self.check_finite(trainer)  # a checkpoint of a broken run must not replace the last good one
         # G's curves go on before its next turn, which is up to n_critic iterations away.
-        checkpoint["callbacks"][self.state_key] = self.earlier | mean_over_devices(trainer, self.generators_turn(gan))
+        checkpoint["callbacks"][self.state_key] = self.restored | mean_over_devices(trainer, self.generators_turn(gan))
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.earlier = {**state}
+        self.restored = {**state}
 
     def check_finite(self, trainer: Trainer) -> None:
         tags = {"d_loss": "loss/discriminator", "penalty": "loss/penalty", "g_loss": "loss/generator"}
@@ -87,10 +87,10 @@ class Scalars(Callback):
             scalars |= {"prob/real": real_logits.sigmoid().mean(), "prob/fake": fake_logits.sigmoid().mean()}
         if "penalty" in self.latest:
             scalars["loss/penalty"] = self.latest["penalty"]
-        return self.earlier | mean_over_devices(trainer, scalars | self.generators_turn(gan))
+        return self.restored | mean_over_devices(trainer, scalars | self.generators_turn(gan))
 
     def generators_turn(self, gan: LightningModule) -> dict[str, Tensor]:
-        """Of its last turn; nothing before the first."""
+        """Curves of G's last turn; none before the first."""
         if "g_loss" not in self.latest:
             return {}
         return {"loss/generator": self.latest["g_loss"], "grad_norm/generator": gradient_norm(gan.generator)}
@@ -110,10 +110,10 @@ class Scalars(Callback):
 
 
 def write(trainer: Trainer, scalars: dict[str, float]) -> None:
-    """Put a point on each of these curves.
+    """Write a point of each curve to all loggers.
 
-    Not by Lightning's `log`: it writes the points of an iteration after the hook in which a checkpoint may be saved,
-    and once more where a run stops between two logging intervals.
+    Not with Lightning's `log`: it writes after the hook in which a checkpoint may be saved, and again if a run stops
+    between two logging intervals.
     """
     tell(trainer, scalars)
     for logger in trainer.loggers:
@@ -122,12 +122,12 @@ def write(trainer: Trainer, scalars: dict[str, float]) -> None:
 
 
 def tell(trainer: Trainer, scalars: dict[str, float]) -> None:
-    """Show them to whoever asks the Trainer: the progress bar, the console, the alarms."""
+    """Give them to the Trainer, where the progress bar, the console and the alarms find them."""
     trainer.callback_metrics.update({tag: torch.tensor(value) for tag, value in scalars.items()})
 
 
 def mean_over_devices(trainer: Trainer, scalars: dict[str, Tensor]) -> dict[str, float]:
-    """One transfer for all of them: reading a value makes the host wait for the device."""
+    """Means over all devices, in one transfer: each read makes the host wait for the device."""
     if not scalars:
         return {}
     values = torch.stack([scalar.detach().float() for scalar in scalars.values()])
@@ -141,7 +141,7 @@ def final_scores(trainer: Trainer) -> dict[str, float]:
 
 
 def accuracy(loss: Loss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Share of images on the right side of the loss's threshold; where it has none, of pairs that are ranked right."""
+    """Share of images on the right side of the threshold; without one, of pairs with a higher real logit."""
     if loss.threshold is None:
         return (real_logits > fake_logits).float().mean()
     return torch.cat([real_logits > loss.threshold, fake_logits < loss.threshold]).float().mean()

@@ -309,6 +309,7 @@ def explain_flag(message: str, flags: Iterable[str], config_name: str) -> str:
 
 
 def _explain_option(group: str, option: str, available: Sequence[str]) -> str:
+    available = [name for name in available if not name.startswith("_")]  # files on which others build
     near = difflib.get_close_matches(option, available, n=1)
     hint = f"did you mean {group}={near[0]}? " if near else ""
     return f"{group}={option}: no such option; {hint}{group} is one of {', '.join(available)}"

@@ -1,8 +1,8 @@
-"""How published files come to a folder: from the first source that has them; checked; whole or not at all.
+"""Fetch published files into a folder: from the first source that has them, checked, whole or not at all.
 
-Nothing here knows what the files hold. A file counts only if its content has the published checksum, SHA-256 or MD5,
-each time it is used (MNIST's 55 MB take some 50 ms): a truncated or damaged file is as good as none. MD5 is safe for
-that: two files can be made to have the same, but none that has the one of a given file.
+Nothing here knows what is in the files. Each time a file is used, its content must have the published checksum, SHA-256
+or MD5 (50 ms for MNIST's 55 MB); a truncated or damaged file counts as missing. MD5 is safe for this: one can make two
+files with the same MD5, but not a file with a given one.
 """
 
 import errno
@@ -38,26 +38,26 @@ CLIENT_SECONDS = 120  # for one command of a package manager: 30 MB at 2 Mbit/s
 NAMED = 2  # missing files in a line
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
-# Given the names that are missing, yields (name, content), plain or gzipped, of those that it has.
+# Names of missing files -> (name, content), plain or gzipped, of those that the source has.
 Source = Callable[[list[str]], Iterator[tuple[str, bytes]]]
 
 
-# What a source may fail with: the network, a client, an archive that is cut short.
+# Errors of a source: the network, a client, an archive that is cut short.
 FAILURES = (OSError, EOFError, HTTPException, subprocess.SubprocessError, tarfile.TarError, zlib.error)
 
 
 class DataError(ValueError):
-    """The data set is not there and could not be fetched. The message is for people."""
+    """The data set is missing and could not be fetched. The message is for people."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a data set, of which the checksums were published.
+    """The files of a data set whose checksums were published.
 
     Args:
-        folders: where they may be; into the first one they are fetched.
-        checksums: of each file's content, SHA-256 or MD5, by its path below a folder.
-        unzip: whether files may be there, and come, as .gz; checksums are those of what is in them.
+        folders: where the files may be; missing ones are fetched into the first.
+        checksums: SHA-256 or MD5 of each file's content, by its path below a folder.
+        unzip: whether files may be .gz, on disk and from a source; checksums are of the unzipped content.
     """
 
     folders: list[Path]
@@ -69,10 +69,10 @@ class Files:
         return self.folders[0]
 
     def fetch(self, sources: Mapping[str, Source]) -> None:
-        """Put each file that is missing into the first folder, which is not touched if nothing is.
+        """Put each missing file into the first folder. With none missing, the folder is not touched.
 
         Args:
-            sources: tried in this order, by the name that messages call them.
+            sources: by the name used in messages; tried in this order.
 
         Raises:
             DataError: if the folder cannot be written, the disk is full, or no source has the files.
@@ -130,18 +130,18 @@ class Files:
         return [name for name in self.checksums if self._find(name) is None]
 
     def _intact(self, name: str, raw: bytes) -> bytes | None:
-        """What is in a file, if it is the published content."""
+        """The content of a file, if it is the published one."""
         try:
             content = gzip.decompress(raw) if self.unzip and raw.startswith(b"\x1f\x8b") else raw
         except (OSError, EOFError, zlib.error):
             return None
         checksum = self.checksums[name]
-        # Nothing is kept secret by it: a machine that forbids MD5 for that (FIPS) allows it here.
+        # Not for security: machines that forbid MD5 there (FIPS) allow it here.
         found = hashlib.new(_algorithm(checksum), content, usedforsecurity=False).hexdigest()
         return content if found == checksum else None
 
     def _save(self, name: str, content: bytes) -> None:
-        """All of the file or none of it, whenever this process or the machine stops."""
+        """The whole file or nothing, even if this process or the machine stops."""
         with writing(self.root), written_whole(self.root / name) as part:
             part.write_bytes(content)
 
@@ -150,7 +150,7 @@ class Files:
         some = [f"{name} (damaged)" if name in damaged else name for name in missing[:NAMED]]
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         tried = f" ({'; '.join(failures)})" if failures else ""
-        for name, checksum in self.checksums.items():  # in the log file, for who looks for them
+        for name, checksum in self.checksums.items():  # for the log file
             state = "damaged" if name in damaged else "missing" if name in missing else "there"
             algorithm = {"md5": "MD5", "sha256": "SHA-256"}[_algorithm(checksum)]
             log.debug("%s  %s %s  (%s)", name, algorithm, checksum, state)
@@ -161,14 +161,14 @@ class Files:
 
 
 def from_mirror(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Files from below a URL, gzipped. The first failure ends it: a dead mirror costs one time-out."""
+    """Files from below a URL, gzipped. Ends with the first failure: a dead mirror costs one time-out."""
     for name in names:
         with _open(f"{url.rstrip('/')}/{name}.gz") as response:
             yield name, response.read()
 
 
 def from_url(url: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The file of a URL; or those that a tar archive holds, by their paths in it."""
+    """The file at a URL; or the files in the tar archive there, by their paths in it."""
     own_name = url.rpartition("/")[2]
     is_archive = own_name.endswith(ARCHIVES)
     if not is_archive and own_name not in names:
@@ -232,7 +232,7 @@ def _algorithm(checksum: str) -> str:
 
 @contextmanager
 def writing(folder: Path, key: str = "data.root") -> Iterator[None]:
-    """Turn what keeps a folder from being written to into a line that names the key that sets it."""
+    """Turn an error on writing to a folder into a line that names the key of the folder."""
     try:
         yield
     except OSError as error:
@@ -259,16 +259,16 @@ def _open(url: str) -> HTTPResponse:
     Thread(target=connect, daemon=True).start()
     try:
         return answer.result(timeout=CONNECT_SECONDS)
-    except futures.TimeoutError:  # Python 3.10 has it apart from the built-in one
+    except futures.TimeoutError:  # in Python 3.10 not the built-in one
         raise TimeoutError(f"no answer within {CONNECT_SECONDS} s") from None
 
 
 def _call(command: list[str], folder: Path) -> None:
-    """Run a client in `folder`; no longer than CLIENT_SECONDS, whatever processes it has started."""
+    """Run a client in `folder` for at most CLIENT_SECONDS, with all processes that it starts."""
     if not shutil.which(command[0]):
         raise OSError(f"no {command[0]} on this machine")
     output = folder / "output"
-    # A session of its own, output to a file: no grandchild outlives the time-out or holds a pipe open.
+    # Its own session, and output to a file: no grandchild outlives the time-out or keeps a pipe open.
     with output.open("wb") as file:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True

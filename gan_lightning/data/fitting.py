@@ -14,17 +14,17 @@ def check_channels(image_shape: Sequence[int]) -> None:
     """Raises ValueError if pictures cannot have this shape."""
     if image_shape[0] not in MODES:
         raise ValueError(
-            f"data.image_shape={list(image_shape)}: pictures have 1 channel (grey) or 3 (colour); "
-            f"try [3,{image_shape[1]},{image_shape[2]}]"
+            f"image_shape={list(image_shape)}: pictures have 1 channel (grey) or 3 (colour); "
+            f"try data.image_shape=[3,{image_shape[1]},{image_shape[2]}]"
         )
 
 
 class Unfit(ValueError):
-    """A picture that is whole, and cannot be an image. The message is for people."""
+    """A picture that is whole, but cannot become an image. The message is for people."""
 
 
 def to_8_bits(picture: Image.Image) -> Image.Image:
-    """A grey picture of 16 or 32 bits; of 32 those that hold 8 or 16. A grey that stands for transparent is white."""
+    """A grey picture of 16 bits, or of 32 bits with values of 8 or 16. The transparent grey becomes white."""
     pixels = np.asarray(picture).astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise Unfit(f"pixels are whole numbers from {pixels.min()} to {pixels.max()}, of no known range")
@@ -35,9 +35,9 @@ def to_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def fit(picture: Image.Image, image_shape: Sequence[int]) -> Tensor:
-    """Turn a picture upright, crop it at its centre to the shape's proportions, resize it with an antialiasing filter.
+    """Turn a picture upright, crop its centre to the shape's proportions, and resize it with an antialiasing filter.
 
-    The short side keeps its full length. Transparent parts become white, 16 bits 8, grey colour and colour grey.
+    The short side keeps its full length. Transparent parts become white; 16 bits become 8; colours follow C.
 
     Args:
         image_shape: C, H, W; C is 1 or 3.
@@ -46,10 +46,10 @@ def fit(picture: Image.Image, image_shape: Sequence[int]) -> Tensor:
         (C, H, W) uint8.
 
     Raises:
-        Exception: of many kinds, where Pillow finds the file damaged.
+        Exception: of many kinds, if Pillow finds the file damaged.
     """
     channels, height, width = image_shape
-    picture = ImageOps.exif_transpose(picture)  # as its camera was held
+    picture = ImageOps.exif_transpose(picture)  # as the camera was held
     if picture.mode == "F":
         raise Unfit("pixels are floating-point numbers, of no known range")
     if picture.mode.startswith("I"):  # Pillow would cut off what is above 255

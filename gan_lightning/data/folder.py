@@ -1,4 +1,4 @@
-"""Any folder of pictures as a data set; made small once, and kept in one file."""
+"""Any folder of pictures as a data set; resized once, and cached in one file."""
 
 import hashlib
 import json
@@ -24,10 +24,10 @@ from gan_lightning.files import expand, written_whole
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of a cached file; raise it with any change to what is in one
-TEST_EVERY = 10  # pictures, of which the last is in the test split
+FORMAT = 2  # of a cached file; raise it with any change of its content
+TEST_EVERY = 10  # of this many pictures the last is in the test split
 NAMED = 5  # names of files in a line
-TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train/, the first that is there
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # beside train/; the first one found
 
 
 class File(NamedTuple):
@@ -37,18 +37,18 @@ class File(NamedTuple):
 
 
 class FolderReader:
-    """Pictures of every format that Pillow reads, one class a folder or all in one folder, at any depth.
+    """Pictures in any format that Pillow reads: a folder for each class, or all in one folder, at any depth.
 
         root/cat/1.png root/dog/2.jpg     classes, numbered in the order of their folders' names
         root/1.png root/2.jpg             one class
         root/train/… root/test/…          either of these, already split (or val/); else every tenth is the test split
 
-    What cannot be read is left out with a warning; so are pictures beside folders of classes, and hidden files.
+    Leaves out, with a warning, files that cannot be read and pictures beside folders of classes. Ignores hidden files.
 
     Args:
         image_shape: C, H, W; every picture is cropped and resized to it, see `fitting.py`.
-        cache: folder for the result, a file for each folder and shape. It is made anew when a picture is added, taken
-            away or changed, by its size or time, and may be deleted at any time.
+        cache: folder for the result, a file for each folder and shape. It is made again when a picture is added or
+            removed, or its size or time changes; it may be deleted at any time.
 
     Raises:
         ValueError: if image_shape has neither 1 nor 3 channels.
@@ -57,10 +57,10 @@ class FolderReader:
     def __init__(self, image_shape: Sequence[int], cache: str | Path) -> None:
         check_channels(image_shape)
         self.image_shape = tuple(image_shape)
-        self.cache = expand(cache, "data.reader.cache")
+        self.cache = expand(cache, "cache")
 
     def fetch(self, root: Path) -> None:
-        """Read the pictures, unless that has been done.
+        """Read the pictures, unless they are in the cache.
 
         Raises:
             ValueError: if there are none, or the cache cannot be written.
@@ -92,7 +92,7 @@ class FolderReader:
             ValueError: as `fetch`; or if the split is empty.
         """
         with safetensors.safe_open(self._cached(root), "pt") as file:
-            # Copies: as a map of the file they would end the process with it.
+            # Copies: a map of the file would crash the process if the file changed.
             images, labels = (file.get_tensor(f"{split}.{name}").clone() for name in ("images", "labels"))
         if not len(images):
             raise ValueError(
@@ -102,7 +102,7 @@ class FolderReader:
         return images, labels
 
     def _cached(self, root: Path) -> Path:
-        """The file with the pictures of a folder as they are now; made if it is not there."""
+        """The cached file of a folder's pictures as they are now; made if missing."""
         files = listing(root)
         key = hashlib.sha256(f"{root} {self.image_shape}".encode()).hexdigest()[:16]
         content = hashlib.sha256(json.dumps([FORMAT, files]).encode()).hexdigest()
@@ -119,14 +119,14 @@ class FolderReader:
         return path
 
     def _read_all(self, root: Path, files: list[File]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Images and labels of both splits, and what is to be said of them."""
+        """Images and labels of both splits, and facts for the log."""
         paths = [file.path for file in files]
         images = torch.empty(len(paths), *self.image_shape, dtype=torch.uint8)
 
-        reasons: dict[int, str] = {}  # of pictures that are whole
+        reasons: dict[int, str] = {}  # why a whole picture is left out
 
         def place(number: int) -> bool:
-            """Read a picture to its place; False if that fails, for which Pillow has many kinds of errors."""
+            """Read a picture into its row; False if that fails. Pillow raises many kinds of errors."""
             try:
                 with Image.open(root / paths[number]) as picture:
                     picture.draft(None, (2 * self.image_shape[2], 2 * self.image_shape[1]))  # large JPEGs: faster
@@ -145,7 +145,7 @@ class FolderReader:
             return True
 
         with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            warnings.simplefilter("ignore")  # Pillow's, of odd files
+            warnings.simplefilter("ignore")  # Pillow's, about odd files
             readable = list(pool.map(place, range(len(paths))))
         tops = {path.split("/")[0] for path in paths if "/" in path}
         test = next((name for name in TEST_FOLDERS if name in tops and "train" in tops), "")
@@ -156,7 +156,7 @@ class FolderReader:
                 f"data.root={root} has no picture that can be read, among {len(paths)} files{': ' if paths else ''}"
                 f"{named(told[:NAMED], len(paths))}; name a folder of pictures"
             )
-        classes = sorted({name for _, name in places})  # of pictures in one folder ""
+        classes = sorted({name for _, name in places})  # "" if all are in one folder
         number_of = {name: number for number, name in enumerate(classes)}
         labels = torch.tensor([number_of[name] for _, name in places])
         tensors: dict[str, Tensor] = {}
@@ -175,7 +175,7 @@ class FolderReader:
 
 
 def listing(root: Path) -> list[File]:
-    """All files below a folder but hidden ones, sorted by their paths. Links are followed, but not in circles.
+    """All files below a folder except hidden ones, sorted by path. Links are followed, but not in circles.
 
     Raises:
         ValueError: if there is no such folder.
@@ -189,7 +189,7 @@ def listing(root: Path) -> list[File]:
             path = Path(folder, name)
             try:
                 state = path.stat()
-            except OSError:  # a link to nowhere; it is told of as a file that cannot be read
+            except OSError:  # a link to nowhere, reported as a file that cannot be read
                 state = path.lstat()
             is_device = not stat.S_ISREG(state.st_mode) and not stat.S_ISLNK(state.st_mode)  # reading one may never end
             if not is_hidden(name) and not is_device:
@@ -198,7 +198,7 @@ def listing(root: Path) -> list[File]:
 
 
 def leads_up(path: Path) -> bool:
-    """Is it a link to a folder that it lies in, where a walk would go in circles?"""
+    """Is it a link to a folder above it? A walk would go in circles."""
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
@@ -207,10 +207,10 @@ def is_hidden(name: str) -> bool:
 
 
 def arrange(paths: list[str], readable: list[bool], test: str) -> tuple[list[int], list[tuple[str, str]]]:
-    """Which pictures are taken, by their numbers, and the split and the class's name of each of them.
+    """Numbers of the pictures to use, and for each its split and the name of its class.
 
     Args:
-        test: the folder that holds the test split, beside train/; empty: there is none.
+        test: the folder of the test split, beside train/; empty: there is none.
     """
     kept, places = [], []
     for number, path in enumerate(paths):
@@ -238,5 +238,5 @@ def holds(path: Path, content: str) -> bool:
 
 
 def named(some: list[str], number: int) -> str:
-    """Names for a line; dots where there are more of them."""
+    """Names for a line, and dots if there are more of them."""
     return ", ".join(some) + (", …" if number > len(some) else "")

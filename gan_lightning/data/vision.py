@@ -15,15 +15,15 @@ from gan_lightning.data.fitting import check_channels, fit
 
 
 class VisionReader:
-    """A data set read by torchvision's own class, from files whose checksums are right; what is missing is fetched.
+    """Reads a data set with torchvision's own class, from files with the right checksums; fetches missing ones.
 
-    No file is opened before its checksum is known to be the published one: some are pickles, which run code.
+    Checksums are compared before any file is opened: some files are pickles, which can run code.
 
     Args:
-        dataset: torchvision's class, called with `root` and what `train` or `test` has.
-        image_shape: C, H, W; pictures of another shape are cropped and resized.
+        dataset: torchvision's class, called with `root` and the arguments in `train` or `test`.
+        image_shape: C, H, W; other pictures are cropped and resized.
         checksums: SHA-256 or MD5 of each file that the class reads, by its path below `root`.
-        urls: of these files, or of tar archives with them, which may lie in `root` as well.
+        urls: of these files, or of tar archives that hold them. An archive may also lie in `root`.
         train, test: arguments of the class for that split.
 
     Raises:
@@ -41,14 +41,14 @@ class VisionReader:
     ) -> None:
         check_channels(image_shape)
         self.dataset = dataset
-        self.image_shape = tuple(image_shape)  # of a config: slow to read, for every picture
+        self.image_shape = tuple(image_shape)  # not a list of the config, which is slow to read for every picture
         self.checksums = checksums
         self.urls = urls
         self.splits = {"train": train, "test": test}
-        self.checked: Path | None = None  # folder whose files are known to be the published ones
+        self.checked: Path | None = None  # folder whose checksums have been compared
 
     def fetch(self, root: Path) -> None:
-        """Put what is missing into `root`. Touches neither disk nor network if all files are there."""
+        """Put missing files into `root`. If all are there, neither disk nor network is touched."""
         archives = [root / url.rpartition("/")[2] for url in self.urls if url.endswith(fetch.ARCHIVES)]
         sources: dict[str, fetch.Source] = {str(path): partial(fetch.from_archive, path) for path in archives}
         sources |= {url: partial(fetch.from_url, url) for url in self.urls}
@@ -70,7 +70,7 @@ class VisionReader:
         except (RuntimeError, OSError) as error:
             raise ValueError(f"data.root={root}: torchvision cannot read the {split} split: {error}") from error
         channels, height, width = self.image_shape
-        array = getattr(pictures, "data", None)  # of CIFAR's classes all images at once
+        array = getattr(pictures, "data", None)  # CIFAR's classes have all images in one array
         if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.shape[1:] == (height, width, channels):
             return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous(), torch.tensor(pictures.targets)
         images = torch.empty(len(pictures), *self.image_shape, dtype=torch.uint8)

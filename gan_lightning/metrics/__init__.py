@@ -1,1 +1,1 @@
-"""Scores of generated images, offline: a judge's features, one metric a file; `scores` joins them."""
+"""Scores of generated images: one metric a file, `better` lists them, `scores` computes them all."""

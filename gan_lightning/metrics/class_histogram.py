@@ -10,9 +10,9 @@ SURE = 0.9  # the judge is sure of a sample whose class has at least this probab
 
 class ClassHistogram(NamedTuple):
     counts: list[int]  # samples of each class, K long
-    kl: float  # KL(generated || data), in nats: 0 if as the data, log K if only one of K equal classes
+    kl: float  # KL(generated || data), in nats: 0 if as in the data, log K if only one of K equal classes is drawn
     missing: int  # classes of the data without one sample
-    excess: float  # how many times as often as in the data the most over-drawn class is drawn; 1 as in the data
+    excess: float  # the most over-drawn class: how many times as often as in the data it is drawn
     sure_share: float  # share of samples whose most probable class has probability 0.9 or more
 
 
@@ -24,7 +24,7 @@ def class_histogram(logits: Tensor, data_counts: Tensor) -> ClassHistogram:
 
     Args:
         logits: (N, K) float.
-        data_counts: (K,) how many images of each class the same judge finds in the data.
+        data_counts: (K,) images of each class in the data, by the same judge.
     """
     probabilities, classes = logits.double().softmax(dim=1).max(dim=1)
     counts = classes.bincount(minlength=logits.shape[1])
@@ -34,6 +34,6 @@ def class_histogram(logits: Tensor, data_counts: Tensor) -> ClassHistogram:
         counts.tolist(),
         kl.item(),
         int(((counts == 0) & (data_counts > 0)).sum()),
-        (q / p)[p > 0].max().item(),  # a judge may see classes that the data lack
+        (q / p)[p > 0].max().item(),  # a judge may know classes that the data lack
         (probabilities >= SURE).double().mean().item(),
     )

@@ -1,4 +1,4 @@
-"""How a judge is trained: from a fixed seed, in some minutes on one CPU core."""
+"""Train a small classifier: the judge, and the one of train-on-synthetic; some minutes on one CPU core."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from gan_lightning.images import normalize
 from gan_lightning.metrics.judge import Judge, extract, to_bytes
 
 
-def train_judge(
+def train_classifier(
     images: Tensor,
     labels: Tensor,
     test_images: Tensor,
@@ -27,19 +27,19 @@ def train_judge(
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> Judge:
-    """Train a judge: cross-entropy, AdamW, one cycle of the learning rate, images moved a little.
+    """Train a classifier: cross-entropy, AdamW, one cycle of the learning rate, images moved a little.
 
-    Nothing is trained on the test split; after training it gives the accuracy that the judge then carries. (A
-    recipe chosen by that accuracy, as Fashion-MNIST's `shift` was, makes it a little too good.) The same seed
-    gives the same judge on the same machine and number of threads.
+    The test split is used only after training, for the accuracy that the judge carries. (That accuracy is a little too
+    good where it has chosen the recipe, as with Fashion-MNIST's `shift`.) The same seed gives the same judge on the
+    same machine and number of threads.
 
     Args:
         images: (N, C, H, W) uint8, N >= batch_size.  labels: (N,) int64 in [0, K).  Likewise the test split.
         name: of the data set.
         epochs: passes over `images`.
-        learning_rate: at its peak, after a quarter of the training.
-        distortion: `affine` for drawings, which may lean (`move_a_little`); `shift` for photographs, whose
-            texture interpolation would blur (`shift_and_mirror`).
+        learning_rate: the peak, after a quarter of the training.
+        distortion: `affine` for drawings, see `move_a_little`; `shift` for photographs, whose texture interpolation
+            would blur, see `shift_and_mirror`.
         report: called with a line for people after each epoch.
     """
     if len(images) < batch_size:
@@ -49,7 +49,7 @@ def train_judge(
     device = torch.device(device)
     num_classes = int(labels.max()) + 1
     images, labels = images.to(device), labels.to(device)
-    draw = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # initial weights and dropout
@@ -57,15 +57,17 @@ def train_judge(
         judge.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         steps = len(images) // batch_size * epochs
         optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=0.05)
-        steps = max(steps, 8)  # of fewer the cycle cannot take a quarter
+        steps = max(steps, 8)  # with fewer, a quarter of the cycle is no step
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
         for epoch in range(epochs):
-            order = torch.randperm(len(images), generator=draw, device=device)
+            order = torch.randperm(len(images), generator=generator, device=device)
             total = torch.zeros((), device=device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = DISTORTIONS[distortion](normalize(images[batch]), draw).to(memory_format=torch.channels_last)
+                inputs = DISTORTIONS[distortion](normalize(images[batch]), generator).to(
+                    memory_format=torch.channels_last
+                )
                 features = judge.features(inputs)
-                logits = judge.classify(F.dropout(features, 0.3))  # many features each know a class, not a few
+                logits = judge.classify(F.dropout(features, 0.3))  # spreads each class over many features
                 loss = F.cross_entropy(logits, labels[batch])
                 optimizer.zero_grad()
                 loss.backward()
@@ -76,15 +78,15 @@ def train_judge(
     judge = scaled(judge.to(memory_format=torch.contiguous_format).fused(), images)
     judge.to(memory_format=torch.channels_last)
     judge.test_accuracy = accuracy(judge, test_images, test_labels)
-    judge.recipe = {"seed": seed, "epochs": epochs, "augment": distortion}  # its name in the files shipped
-    to_bytes(judge)  # gives it its hash, by which scores name it
+    judge.recipe = {"seed": seed, "epochs": epochs, "augment": distortion}  # `augment` in the files of judges
+    to_bytes(judge)  # sets the hash, which scores carry
     return judge
 
 
 def move_a_little(
-    images: Tensor, draw: torch.Generator, rotation: float = 10.0, shift: float = 2.0, zoom: float = 0.1
+    images: Tensor, generator: torch.Generator, rotation: float = 10.0, shift: float = 2.0, zoom: float = 0.1
 ) -> Tensor:
-    """Rotate, shift and zoom each image by amounts of its own; edges repeat outwards.
+    """Rotate, shift and zoom each image by its own random amounts; edges repeat outwards.
 
     Args:
         images: (N, C, H, W) float.
@@ -92,7 +94,7 @@ def move_a_little(
     """
 
     def uniform(limit: float) -> Tensor:
-        return (torch.rand(len(images), generator=draw, device=images.device) * 2 - 1) * limit
+        return (torch.rand(len(images), generator=generator, device=images.device) * 2 - 1) * limit
 
     angle, scale = uniform(math.radians(rotation)), 1 + uniform(zoom)
     cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -105,7 +107,7 @@ def move_a_little(
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> Tensor:
+def shift_and_mirror(images: Tensor, generator: torch.Generator, shift: int = 1) -> Tensor:
     """Shift each image by whole pixels, and mirror every other one left to right; edges repeat outwards.
 
     Args:
@@ -115,10 +117,10 @@ def shift_and_mirror(images: Tensor, draw: torch.Generator, shift: int = 1) -> T
     num, _, height, width = images.shape
     device = images.device
     padded = F.pad(images, (shift,) * 4, mode="replicate")
-    down, right = torch.randint(0, 2 * shift + 1, (num, 2), generator=draw, device=device).T
+    down, right = torch.randint(0, 2 * shift + 1, (num, 2), generator=generator, device=device).T
     rows = down[:, None] + torch.arange(height, device=device)  # (N, H)
     columns = right[:, None] + torch.arange(width, device=device)  # (N, W)
-    mirrored = torch.rand(num, generator=draw, device=device) < 0.5
+    mirrored = torch.rand(num, generator=generator, device=device) < 0.5
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     which = torch.arange(num, device=device)[:, None, None]
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,12 +1,12 @@
-"""Does a conditional generator draw the class that it is asked for?"""
+"""Does a conditional generator draw the class that was asked for?"""
 
 from torch import Tensor
 
 
 def conditional_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of samples that the judge takes for the class asked for, in [0, 1].
+    """Share of samples in which the judge sees the class asked for, in [0, 1].
 
-    1 / N sum_i 1[ argmax_k p(k | G(z_i, y_i)) = y_i ];   of real images it is the judge's own accuracy
+    1 / N sum_i 1[ argmax_k p(k | G(z_i, y_i)) = y_i ];   for real images: the judge's accuracy
 
     Args:
         logits: (N, K) float, the judge's.

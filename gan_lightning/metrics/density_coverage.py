@@ -6,18 +6,17 @@ from gan_lightning.metrics.neighbours import Neighbours
 def density_coverage(neighbours: Neighbours, k: int = 5) -> tuple[float, float]:
     """Density and coverage. Naeem et al. 2020. https://arxiv.org/abs/2002.09797
 
-    density  = 1 / (k N) sum_j sum_i 1[ |y_j - x_i| <= r_k(x_i) ]      how many real ones reach a generated one
-    coverage = 1 / R sum_i 1[ |y_j - x_i| <= r_k(x_i) for some j ]     real ones that reach a generated one
+    density  = 1 / (k N) sum_j sum_i 1[ |y_j - x_i| <= r_k(x_i) ]      real samples that reach a generated one
+    coverage = 1 / R sum_i 1[ |y_j - x_i| <= r_k(x_i) for some j ]     real samples that reach some generated one
 
-    x_i one of R real, y_j one of N generated samples; r_k(x), how far a real one reaches: to its k-th nearest other
-    real one. Nothing depends on how far generated ones reach.
+    x_i is one of R real samples, y_j one of N generated ones; r_k(x) is the distance from a real sample to its k-th
+    nearest other real one. Unlike recall, no distance between generated samples is used.
 
     Args:
-        neighbours: with at least k neighbours; as many real as generated samples, on whose number coverage
-        depends.
+        neighbours: at least k for each sample; as many real as generated samples, because coverage depends on it.
 
     Returns:
-        Density, about 1 for real samples and above 1 where samples crowd, and coverage in [0, 1].
+        Density, about 1 for real samples and above 1 for crowded ones, and coverage in [0, 1].
     """
     reach = neighbours.real[:, k - 1]
     inside = neighbours.distances <= reach[:, None]  # (R, N)

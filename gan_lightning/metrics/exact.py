@@ -1,4 +1,4 @@
-"""One float32 on every machine and in every run."""
+"""The same float32 in every run: full precision, no gradients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -11,10 +11,10 @@ def moments(features: Tensor, trial: bool = False) -> tuple[Tensor, Tensor]:
     """Mean (F,) and unbiased covariance (F, F) of features (N, F), in float64.
 
     Args:
-        trial: whether it is only tried that this runs, and the number need not say anything.
+        trial: True: only to see that scoring runs; too few samples are allowed then.
 
     Raises:
-        ValueError: if there are fewer than 4 F samples, but for a trial.
+        ValueError: if there are fewer than 4 F samples, except in a trial.
     """
     num_samples, width = features.shape
     if num_samples < SAMPLES_PER_FEATURE * width and not trial:
@@ -26,12 +26,12 @@ def moments(features: Tensor, trial: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """Frechet distance of two Gaussians; on features, the FID. Heusel et al. 2017. https://arxiv.org/abs/1706.08500
+    """Frechet distance of two Gaussians; of features, the FID. Heusel et al. 2017. https://arxiv.org/abs/1706.08500
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
 
-    Own lines, because torchmetrics wants images and an nn.Module to feed them to, and takes complex
-    eigenvalues of S_a S_b. The symmetric R S_b R with R = S_a^(1/2) has the same ones, real and at least 0.
+    Not torchmetrics', which wants images and an nn.Module, and takes complex eigenvalues of S_a S_b. The symmetric
+    R S_b R with R = S_a^(1/2) has the same eigenvalues, real and at least 0.
 
     Args:
         mean_a, mean_b: (F,) float64.  cov_a, cov_b: (F, F) float64, from `moments`.

@@ -13,8 +13,8 @@ from gan_lightning.metrics.scores import Scores
 BAR, HEIGHT, MARGIN = 24, 200, 20  # pixels
 
 
-def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
-    """Write nearest.png, and where the samples' classes are known classes.png and class_histogram.png.
+def save_figures(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, folder: Path) -> None:
+    """Write nearest.png and, if the classes of the samples are known, classes.png and class_histogram.png.
 
     Args:
         images: (N, C, H, W) uint8, generated.  training: (T, C, H, W) uint8.
@@ -27,9 +27,9 @@ def draw(images: Tensor, training: Tensor, scores: Scores, data_counts: Tensor, 
 
 
 def by_class(images: Tensor, classes: Tensor, num_classes: int, each: int = 10) -> Tensor:
-    """A row of samples per class, the first ones of each; black where there are fewer.   # (min(K, 50) * each, C, H, W)
+    """A row with the first samples of each class; black where there are fewer.   # (min(K, 50) * each, C, H, W)
 
-    Of many classes some, spread evenly.
+    With more than 50 classes: 50 of them, spread evenly.
     """
     shown = spread_evenly(num_classes, MOST_ROWS)
     rows = torch.zeros(len(shown), each, *images.shape[1:], dtype=images.dtype)
@@ -46,7 +46,7 @@ def beside_nearest(images: Tensor, training: Tensor, scores: Scores, pairs: int 
 
 
 def class_histogram(counts: list[int], data_counts: list[int]) -> Image.Image:
-    """Two bars per class: share of the samples (dark), share of the data (light). Of many classes without numbers."""
+    """Two bars per class: share of the samples (dark) and of the data (light). No numbers with many classes."""
     width, is_wide = (BAR, True) if len(counts) <= MOST_ROWS else (1, False)
     shares = [[count / sum(split) for count in split] for split in (counts, data_counts)]
     top = max(map(max, shares))

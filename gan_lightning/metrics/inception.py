@@ -1,29 +1,29 @@
-"""Inception features: what papers compute FID on. Slow on a CPU, and the weights come from the network."""
+"""Inception features, on which papers compute FID. Slow on a CPU; the weights come from the network."""
 
 import hashlib
-import os
+import shutil
 import urllib.request
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gan_lightning.files import cache_folder, expand
+from gan_lightning.files import cache_folder, expand, written_whole
 from gan_lightning.images import to_uint8
 
-HASH_PREFIX = "6726825d"  # of the weights' SHA-256; part of their file name, as torch.hub has it
+HASH_PREFIX = "6726825d"  # start of the weights' SHA-256, part of the file name as in torch.hub
 WEIGHTS = f"weights-inception-2015-12-05-{HASH_PREFIX}.pth"
 
 
 class Inception:
     """Inception-v3 as in the original FID (Heusel et al. 2017); network and weights are torch-fidelity's.
 
-    Images are repeated to three channels and resized to 299x299. F = 2048, K = 1008 classes of ImageNet,
-    which say nothing about the classes of the data.
+    Grey images get three channels, and all are resized to 299x299. F = 2048, K = 1008 classes of ImageNet, which have
+    nothing to do with the classes of the data.
 
     Args:
-        weights: file; fetched to this place if it is not there. None: the place where they are kept.
-        fetch: whether it may be fetched.
+        weights: file, fetched if it is not there; None: in the folder for downloads.
+        fetch: whether missing weights may be fetched.
         device: about 20 images a second on a CPU core, thousands on a GPU.
 
     Raises:
@@ -45,7 +45,7 @@ class Inception:
             raise ValueError(
                 "metrics=inception needs the package torch-fidelity: pip install 'gan-lightning[inception]'"
             ) from error
-        path = expand(weights or cache_folder("inception") / WEIGHTS, "metrics.inception.weights")
+        path = expand(weights or cache_folder("inception") / WEIGHTS, "weights")
         if not path.is_file():
             if not fetch:
                 raise ValueError(f"metrics=inception: its weights are missing; put {URL_INCEPTION_V3} at {path}")
@@ -69,16 +69,15 @@ class Inception:
 
 
 def download(url: str, path: Path, timeout: float = 10.0) -> None:
-    """Fetch a file whole or not at all; give up when nothing comes for `timeout` seconds."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
+    """Fetch a file whole or not at all; give up if nothing arrives for `timeout` seconds."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout) as answer, part.open("wb") as file:
-            while block := answer.read(1 << 20):
-                file.write(block)
-        part.replace(path)
+        with (
+            urllib.request.urlopen(url, timeout=timeout) as answer,
+            written_whole(path, several_writers=True) as part,
+            part.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file)
     except OSError as error:  # URLError and time-outs are OSErrors
-        part.unlink(missing_ok=True)
         raise ValueError(
             f"metrics=inception: its weights are missing and cannot be fetched ({error}); "
             f"put {url} at {path}, or use metrics=judge."

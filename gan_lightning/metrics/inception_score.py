@@ -1,4 +1,4 @@
-"""Are samples of clear classes, and of all of them?"""
+"""Does each sample show a clear class, and do the samples show all classes?"""
 
 from torch import Tensor
 
@@ -8,14 +8,14 @@ def inception_score(logits: Tensor) -> float:
 
     exp E_x[KL(p(y|x) || p(y))],   p(y) = E_x[p(y|x)]
 
-    All samples at once, not the mean of ten parts, which depends on the samples' order and number (Barratt &
-    Sharma 2018). Papers' values are on Inception's 1,000 classes and not comparable.
+    Over all samples at once: the usual mean over ten parts depends on the order and number of samples (Barratt &
+    Sharma 2018). Values in papers use Inception's 1,000 classes and are not comparable.
 
     Args:
         logits: (N, K) float, of a classifier.
 
     Returns:
-        From 1 (all samples the same, or none clear) to K.
+        From 1 (all samples of one class, or no clear one) to K.
     """
     log_p = logits.double().log_softmax(dim=1)
     p = log_p.exp()

@@ -1,8 +1,8 @@
-"""The judge: a small classifier per data set, whose last layer but one is what scores are computed on.
+"""The judge: a small classifier per data set. Scores are computed on the features of its last hidden layer.
 
-Inception (Szegedy et al. 2015) was trained on colour photographs of 299x299 pixels, and its weights come from
-a hub. A classifier of the data set's own classes knows what matters in images of 28x28, and its weights ship
-with this package. Its scores are never called Inception's: every result carries the judge's name and hash.
+Inception (Szegedy et al. 2015) was trained on colour photographs of 299x299 pixels, and its weights must be fetched. A
+classifier of the data set's own classes knows what matters in images of 28x28, and its weights ship with this package.
+Its scores are never called Inception's: every result carries the judge's name and hash.
 
 Letters: N images, C channels, H height, W width, F features, K classes.
 """
@@ -27,13 +27,13 @@ JUDGES = Path(__file__).parent / "judges"  # shipped weights, and pins.json: the
 
 
 class Extractor(Protocol):
-    """What scores need: images -> (features, logits). The judge is one, `inception.Inception` another."""
+    """Images -> (features, logits), for scores. The judge is an extractor, and so is `inception.Inception`."""
 
     name: str
     sha256: str  # of the weights; results and caches carry it
     classifies_data: bool  # are the logits' classes those of the data?
-    test_accuracy: float  # share of the data set's test split that is classified right; NaN where there is none
-    class_shape: tuple[int, ...]  # classes of each part of an image: (K,), of stacked images (K_1, ..., K_C)
+    test_accuracy: float  # share of the test split that is classified right; NaN: unknown
+    class_shape: tuple[int, ...]  # (K,); for stacked images the classes of each channel, (K_1, ..., K_C)
 
     @property
     def device(self) -> torch.device: ...
@@ -43,17 +43,17 @@ class Extractor(Protocol):
 
 
 class Judge(nn.Module):
-    """Four learned layers to F features, one to the logits.
+    """Four learned layers from an image to F features, one more to the logits.
 
     Features are non-negative (after ReLU) and scaled so that E|f|^2 = F on the training split: KID's kernel
-    (x.y / F + 1)^3 then weighs its terms alike for every judge.
+    (x.y / F + 1)^3 then weights its terms alike for every judge.
 
     Args:
         name: the data set it judges.
         image_shape: (C, H, W), H and W of 12 pixels or more.
         num_classes: K.
         width: F. 10,000 samples give 78 for each of 128 features, enough for their covariance.
-        batch_norm: between the layers while training; a finished judge has it folded into its weights.
+        batch_norm: between the layers during training; it is folded into the weights of a finished judge.
     """
 
     classifies_data = True
@@ -71,9 +71,9 @@ class Judge(nn.Module):
             raise ValueError(f"A judge needs images of 12x12 pixels or more, got image_shape={image_shape}.")
         self.name, self.image_shape, self.num_classes, self.width = name, image_shape, num_classes, width
         self.class_shape: tuple[int, ...] = (num_classes,)
-        self.sha256 = ""  # of its file, from the end of training on
+        self.sha256 = ""  # of its file; set at the end of training
         self.test_accuracy = float("nan")
-        self.recipe: dict[str, int | str] = {}  # seed, epochs and augment of its training, where they are known
+        self.recipe: dict[str, int | str] = {}  # seed, epochs and augment of its training, if known
         self.features = nn.Sequential(  # (N, C, H, W)
             block(image_shape[0], 32, 5, batch_norm, stride=2),  # (N, 32, H/2, W/2)
             block(32, 64, 3, batch_norm),
@@ -98,9 +98,9 @@ class Judge(nn.Module):
 
     def fused(self) -> "Judge":
         """The same function without BatchNorm: each folded into the convolution before it."""
-        with torch.random.fork_rng(devices=[]):  # making one draws weights, and the run's numbers are not ours
+        with torch.random.fork_rng(devices=[]):  # building a judge draws random weights, which must not disturb a run
             judge = Judge(self.name, self.image_shape, self.num_classes, self.width)
-        judge.load_state_dict(self.state_dict(), strict=False)  # what has no BatchNorm after it
+        judge.load_state_dict(self.state_dict(), strict=False)  # the layers without BatchNorm
         for mine, theirs in zip(self.features, judge.features, strict=True):
             if isinstance(mine, nn.Sequential) and isinstance(theirs, nn.Sequential):
                 convolution, norm, _ = mine.eval()
@@ -110,9 +110,9 @@ class Judge(nn.Module):
 
 
 class StackedJudge:
-    """A judge of one-channel images as the judge of stacks of them, see `data/stacked.py`.
+    """Judges stacks of one-channel images with the judge of one channel, see `data/stacked.py`.
 
-    Features are those of the channels side by side; the channels' classes are independent of each other:
+    Features: those of all channels side by side. The classes of the channels are independent of each other:
 
     log p(k_1, ..., k_C | x) = sum_c log p(k_c | x_c),   of class K^(C-1) k_1 + ... + k_C
 
@@ -129,8 +129,8 @@ class StackedJudge:
     def __init__(self, judge: Judge, num_channels: int) -> None:
         if judge.image_shape[0] != 1:
             raise ValueError(
-                f"metrics.extractor.judge: that of {judge.name!r} takes images of shape {judge.image_shape}; "
-                "stacks are judged by one of a single channel, such as mnist"
+                f"judge={judge.name}: it takes images of shape {judge.image_shape}; "
+                "stacks need the judge of a single channel, such as mnist"
             )
         self.judge = judge
         self.image_shape = (num_channels, *judge.image_shape[1:])
@@ -153,7 +153,7 @@ class StackedJudge:
 
 
 def check_shape(judge: Judge | StackedJudge, images: Tensor) -> None:
-    """Raises ValueError if these are no images (N, C, H, W) for this judge."""
+    """Raises ValueError if the images (N, C, H, W) have another shape than the judge takes."""
     if images.shape[1:] != judge.image_shape:
         raise ValueError(
             f"The judge of {judge.name!r} takes images of shape {judge.image_shape}, "
@@ -173,10 +173,10 @@ def extract(extractor: Extractor, images: Tensor, batch_size: int = 100) -> tupl
 
     Args:
         images: (N, C, H, W) uint8.
-        batch_size: images at once; small enough that activations stay in the processor's cache.
+        batch_size: images at once; small, so that activations stay in the processor's cache.
 
     Returns:
-        Features (N, F) and logits (N, K), float32 on the CPU; batch_size changes no more than rounding.
+        Features (N, F) and logits (N, K), float32 on the CPU; batch_size changes only rounding.
     """
     batches = [extractor(normalize(batch.to(extractor.device))) for batch in images.split(batch_size)]
     features, logits = zip(*batches, strict=True)
@@ -184,7 +184,7 @@ def extract(extractor: Extractor, images: Tensor, batch_size: int = 100) -> tupl
 
 
 def to_bytes(judge: Judge) -> bytes:
-    """Weights and what they are, as a safetensors file. Its SHA-256 becomes the judge's."""
+    """Weights and settings as the content of a safetensors file. Sets `judge.sha256` to its hash."""
     about = {
         "name": judge.name,
         "image_shape": judge.image_shape,
@@ -213,7 +213,7 @@ def pins(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def load_stacked_judge(judge: str | Path, num_channels: int, folder: str | Path | None = None) -> StackedJudge:
-    """A trained judge of one channel, ready to judge stacks of `num_channels`; the rest as of `load_judge`."""
+    """A trained judge of one channel, ready to judge stacks of `num_channels`; otherwise as `load_judge`."""
     return StackedJudge(load_judge(judge, folder), num_channels)
 
 
@@ -221,18 +221,17 @@ def load_judge(judge: str | Path, folder: str | Path | None = None) -> Judge:
     """A trained judge, ready to judge.
 
     Args:
-        judge: a data set's name (`mnist`, shipped with this package; or one that you trained, in `folder`), or the path
-            of a .safetensors file.
-        folder: of the judges that you trained; None: where `train_judge` puts them.
+        judge: the name of a data set, whose judge is shipped (`mnist`) or lies in `folder`; or a .safetensors file.
+        folder: where the judges are that you trained; None: where `train_judge` puts them.
 
     Raises:
         ValueError: if there is no judge for this data set, or its file is not the one in the pins.json beside it.
     """
     shipped = pins(JUDGES)
-    path = expand(judge, "metrics.extractor.judge")
+    path = expand(judge, "judge")
     if path.suffix != ".safetensors":
         own = folder or cache_folder("judges")
-        path = JUDGES if str(judge) in shipped else expand(own, "metrics.extractor.folder")
+        path = JUDGES if str(judge) in shipped else expand(own, "folder")
         path /= f"{judge}.safetensors"
     if not path.is_file():
         raise ValueError(
@@ -242,7 +241,7 @@ def load_judge(judge: str | Path, folder: str | Path | None = None) -> Judge:
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    expected = pins(path.parent).get(path.stem, {}).get("sha256", sha256)  # one that is not pinned may be any
+    expected = pins(path.parent).get(path.stem, {}).get("sha256", sha256)  # a judge without a pin may have any hash
     if sha256 != expected:
         way_out = "install it again" if path.parent == JUDGES else "train it again"
         raise ValueError(f"{path} is damaged: its SHA-256 is {sha256[:16]}…, not {expected[:16]}…; {way_out}.")
@@ -253,7 +252,7 @@ def load_judge(judge: str | Path, folder: str | Path | None = None) -> Judge:
             loaded = Judge(about["name"], tuple(about["image_shape"]), about["num_classes"], about["width"])
         loaded.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, TypeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no judge, or damaged ({error}); train it again.") from error
+        raise ValueError(f"{path} is not a judge, or damaged ({error}); train it again.") from error
     loaded.sha256, loaded.test_accuracy = sha256, about["test_accuracy"]
     loaded.recipe = {key: about[key] for key in ("seed", "epochs", "augment") if key in about}
     loaded.to(memory_format=torch.channels_last)  # twice as fast on a CPU

@@ -9,13 +9,13 @@ def kid(real: Tensor, fake: Tensor, subset_size: int = 1000, seed: int = 0) -> t
 
     MMD^2 = E[k(x, x')] + E[k(y, y')] - 2 E[k(x, y)],   k(x, y) = (x.y / F + 1)^3,   x and x' two samples
 
-    The mean over subsets, as in the paper. Ours are disjoint, where torchmetrics and torch-fidelity draw 100
-    that overlap: only independent subsets give an honest standard error, std / sqrt(number of subsets).
+    The mean over subsets, as in the paper. Our subsets are disjoint: only independent subsets give an honest standard
+    error, std / sqrt(number of subsets). Those of torchmetrics and torch-fidelity, 100 of them, overlap.
 
     Args:
         real: (R, F) float.  fake: (N, F) float.
-        subset_size: samples a subset, at most a tenth of all: fewer than ten say little of their error.
-        seed: of the permutations that make the subsets, so that sorted samples do no harm.
+        subset_size: samples in a subset, at most a tenth of all: fewer than ten subsets say little about the error.
+        seed: of the permutations that make the subsets; without them sorted samples would do harm.
 
     Returns:
         The distance, which may be a little below 0 for equal distributions, and its standard error.
@@ -25,9 +25,9 @@ def kid(real: Tensor, fake: Tensor, subset_size: int = 1000, seed: int = 0) -> t
         raise ValueError(f"KID needs 4 samples or more, got {num_samples}.")
     subset_size = max(2, min(subset_size, num_samples // 10))
     num_subsets = num_samples // subset_size
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     real, fake = (
-        features[torch.randperm(len(features), generator=draw)[: num_subsets * subset_size]].double()
+        features[torch.randperm(len(features), generator=generator)[: num_subsets * subset_size]].double()
         for features in (real, fake)
     )
     values = torch.stack([mmd2(x, y) for x, y in zip(real.split(subset_size), fake.split(subset_size), strict=True)])

@@ -1,4 +1,4 @@
-"""Does a generator return training images?"""
+"""Does the generator copy training images?"""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from gan_lightning.metrics.neighbours import nearest
 class PixelSpace(NamedTuple):
     """Images as coordinates along the training images' principal axes. P pixels, D axes.
 
-    Copies are looked for in pixels, since the judge's features are alike for different images of one class.
-    64 axes are several times faster than the 784 pixels of MNIST, and leave out much of the noise: with noise
-    of 32 grey levels 61 % of copies are found on Fashion-MNIST (all pixels: 28 %), blurred 15 % (1 %).
+    Copies are looked for in pixels, because the judge's features are alike for different images of one class. 64 axes
+    are several times faster than the 784 pixels of MNIST, and leave out much noise. Share of copies found on
+    Fashion-MNIST with noise of 32 grey levels: 61 % (with all pixels 28 %); of blurred copies 15 % (1 %).
     """
 
     mean: Tensor  # (P,) float32
@@ -37,10 +37,10 @@ def pixel_space(images: Tensor, num_axes: int = 64, num_images: int = 10_000) ->
 
 
 class Nearness(NamedTuple):
-    """Where samples lie among the training images."""
+    """The nearest training image of each sample, and how near it is."""
 
     distance: Tensor  # (N,) float32, to the nearest training image
-    ratio: Tensor  # (N,) float32 in [0, 1]: that distance over the mean distance to the k next ones
+    ratio: Tensor  # (N,) float32 in [0, 1]: that distance over the mean distance to the next k training images
     image: Tensor  # (N,) int64, the nearest training image
 
 
@@ -49,8 +49,8 @@ def nearness(points: Tensor, training: Tensor, k: int = 5) -> Nearness:
 
     ratio(x) = d(x, t_1) / mean(d(x, t_2), ..., d(x, t_(k+1))),   t_i the i-th nearest training image
 
-    As in Carlini et al. 2023, section 5.1 (there of the 50 nearest, t_1 among them). https://arxiv.org/abs/2301.13188
-    A distance alone says little: all digits 1 are close to each other, and hardly an ankle boot is.
+    As in Carlini et al. 2023, section 5.1 (there with the 50 nearest, t_1 included). https://arxiv.org/abs/2301.13188
+    A distance alone says little: all digits 1 are close to each other, but hardly any ankle boots are.
 
     Args:
         points: (N, D) float32.  training: (T, D) float32, coordinates in one PixelSpace.
@@ -69,10 +69,10 @@ def memorisation(fake: Nearness, held_out: Nearness) -> tuple[float, float]:
     y_j one of N generated samples; d and ratio as in `nearness`.
 
     Returns:
-        memorised: 0.01 for images as new as held-out ones, 1 for training images. Blank images, noise and
-            samples of one dense class stay near or below 0.01: near to many training images, or to none.
-        nearest_ratio: 1 for images as new as held-out ones, 0 for training images. It also falls for samples
-            that are smoother or of denser classes, so it is a hint and no verdict.
+        memorised: 0.01 for images as new as held-out ones, 1 for training images. Blank images, noise and samples of
+            one dense class stay near or below 0.01, because they are near to many training images, or to none.
+        nearest_ratio: 1 for images as new as held-out ones, 0 for training images. It also falls for samples that are
+            smoother or of denser classes, so it is only a hint.
     """
     memorised = (fake.ratio <= held_out.ratio.quantile(0.01)).double().mean()
     return memorised.item(), (fake.distance.median() / held_out.distance.median()).item()

@@ -1,4 +1,4 @@
-"""How many modes of the data does a generator find, and how evenly?"""
+"""How many modes of the data does the generator find, and how evenly?"""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -10,8 +10,8 @@ from torch import Tensor
 
 class Modes(NamedTuple):
     found: int  # modes with one sample or more, of K
-    kl: float  # KL(generated || uniform), in nats, as published: log K - log 1 if only one mode is found
-    kl_data: float  # KL(generated || data), in nats, its bias taken off: 0 for a perfect sampler, give or take
+    kl: float  # KL(generated || uniform), in nats, as published: log K if only one mode is found
+    kl_data: float  # KL(generated || data), in nats, corrected for its bias: about 0 for a perfect sampler
 
 
 def modes(counts: Tensor, data_counts: Tensor) -> Modes:
@@ -21,14 +21,14 @@ def modes(counts: Tensor, data_counts: Tensor) -> Modes:
     kl      = KL(q || u) = sum_k q_k log(K q_k)
     kl_data = KL(q || p) - (found - 1) / (2 N),   q_k = n_k / N,   p data
 
-    The mean of KL(q || p) over draws of N samples is too large by about (K - 1) / (2 N), for the entropy of q is too
-    small by that: 0.0192 of 1000 modes. Miller 1955; with the modes found for K, as usual, since K could be smaller.
-    `kl` has that bias, because published figures do. MNIST's digits are not equally frequent, which adds 0.0043 (those
-    of the test split 0.0052): a perfect sampler has kl = 0.0236 +- 0.0011, one of balanced modes 0.0193.
+    With N samples KL(q || p) is on average too large by about (K - 1) / (2 N), because the entropy of q is too small:
+    0.0192 for 1000 modes. Miller 1955. In place of K we take the number of modes found, as usual. `kl` keeps the bias,
+    as published figures do. MNIST's digits are not equally frequent, which adds 0.0043 (in the test split 0.0052): a
+    perfect sampler has kl = 0.0236 +- 0.0011, a sampler of balanced modes 0.0193.
 
     Args:
         counts: (K,) samples of each mode.
-        data_counts: (K,) how frequent the modes are in the data, any unit.
+        data_counts: (K,) frequencies of the modes in the data, in any unit.
     """
     num_samples, num_modes = counts.sum(), len(counts)
     q, p = counts.double() / num_samples, data_counts.double() / data_counts.sum()
@@ -40,18 +40,18 @@ def modes(counts: Tensor, data_counts: Tensor) -> Modes:
 
 
 def independent(counts: Tensor, class_shape: Sequence[int]) -> Tensor:
-    """How frequent the classes of images in several parts are, given that the parts are independent of each other.
+    """Frequencies of the joint classes of images of several parts, if the parts are independent of each other.
 
     p(k_1, ..., k_C) = p_1(k_1) ... p_C(k_C),   p_c the share of each class among the c-th parts
 
-    Far more exact than counts: 60,000 stacks are but 60 of each of 1000 classes.
+    Far more exact than counts: 60,000 stacks hold only 60 of each of 1000 classes.
 
     Args:
         counts: (K_1 * ... * K_C,) images of each combination of classes.
-        class_shape: (K_1, ..., K_C), classes of each part; of a single one the counts are returned as they are.
+        class_shape: (K_1, ..., K_C), classes of each part. With a single part the counts are returned as they are.
 
     Returns:
-        As long and of the same sum; float64 of several parts.
+        The same length and sum; float64 with several parts.
     """
     if len(class_shape) == 1:
         return counts

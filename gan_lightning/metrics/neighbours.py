@@ -1,11 +1,11 @@
-"""Distances between real and generated samples, computed once for all the metrics that ask for neighbours."""
+"""Distances between real and generated samples, computed once for all metrics that need neighbours."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-MAX_SAMPLES = 10_000  # of real and of generated each: `distances` then takes 400 MB
+MAX_SAMPLES = 10_000  # real, and as many generated: `distances` then takes 400 MB
 
 
 class Neighbours(NamedTuple):
@@ -19,16 +19,16 @@ class Neighbours(NamedTuple):
 def neighbours(real: Tensor, fake: Tensor, k: int = 5) -> Neighbours:
     """Distances among and between real (R, F) and generated (N, F) features, at most 10,000 of each.
 
-    torch-fidelity's precision and recall would compute the same distances for themselves; density and
-    coverage, which it lacks, need them as well.
+    Not torch-fidelity's: its precision and recall do not share their distances with density and coverage, which it
+    lacks.
     """
     if max(len(real), len(fake)) > MAX_SAMPLES:
         raise ValueError(f"At most {MAX_SAMPLES} samples each, got {len(real)} real and {len(fake)} generated.")
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"{k} nearest others need more than {k} samples, got {min(len(real), len(fake))}.")
-    centre = real.mean(dim=0)  # float32 loses less where coordinates are small
+    centre = real.mean(dim=0)  # small coordinates lose less in float32
     real, fake = real - centre, fake - centre
-    # The nearest of all is the sample itself.
+    # The nearest sample of all is the sample itself.
     among_real, among_fake = (nearest(points, points, k + 1)[0][:, 1:] for points in (real, fake))
     return Neighbours(among_real, among_fake, torch.cdist(real, fake))
 

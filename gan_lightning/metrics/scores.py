@@ -1,17 +1,14 @@
-"""Generated images -> scores, against a reference computed once, beside a control.
+"""Generated images -> scores, against a reference that is computed once, beside a control.
 
-    reference = load_reference("mnist", train_images, test_images, load_judge("mnist"))
+    reference = load_reference("mnist", train_images, test_images, load_judge("mnist"), cache=None)
     scores = score(images, reference)               # scores.values["fid"]
-    control = reference.control(len(images))        # the same for test images: what a perfect generator gets
+    control = reference.control(len(images))        # the same for test images: a perfect generator's scores
 
 Letters: N samples, T training images, H held-out images, F features, K classes, D axes of the pixel space.
 """
 
-import contextlib
 import hashlib
 import logging
-import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gan_lightning.files import cache_folder
+from gan_lightning.files import written_whole
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.class_histogram import class_histogram
 from gan_lightning.metrics.conditional_accuracy import conditional_accuracy
@@ -39,18 +36,17 @@ from gan_lightning.metrics.variety import spread
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of a cached reference; raise it with any change to what is in one
-CACHE = cache_folder("references")
+FORMAT = 1  # of a cached reference; raise it with any change of its content
 MOST_SAMPLES = 1_000_000  # of 28x28 pixels with 128 features: 4 GB
 
 
 @dataclass
 class Scores:
-    """What was measured, and what it means."""
+    """Scores, and what they mean."""
 
     values: dict[str, float]
     about: dict[str, str | int | float]  # judge, judge_sha256, judge_accuracy, num_samples, samples, reference
-    class_counts: list[int]  # (K,) samples of each class; empty where the extractor's classes are not the data's
+    class_counts: list[int]  # (K,) samples of each class; empty if the extractor does not know the data's classes
     classes: Tensor  # (N,) int64, the extractor's class of each sample
     nearness: Nearness  # the nearest training image of each sample
 
@@ -62,9 +58,9 @@ class Scores:
 
 @dataclass
 class Reference:
-    """Real images as scores see them: the training split to compare with, the test split held out as control.
+    """Features of real images: the training split to compare with, and the test split, held out as control.
 
-    A file that holds one is keyed by the hashes of the images and the extractor's weights, and by FORMAT.
+    `load_reference` makes one.
     """
 
     name: str  # of the data set
@@ -72,22 +68,22 @@ class Reference:
     features: Tensor  # (T, F) float32
     mean: Tensor  # (F,) float64
     covariance: Tensor  # (F, F) float64
-    class_counts: Tensor  # (K,) training images of each class, by the extractor, as for samples
+    class_counts: Tensor  # (K,) training images of each class, by the extractor
     pixels: PixelSpace
-    training: Tensor  # (T, D) float32, training images in it
+    training: Tensor  # (T, D) float32, training images in the pixel space
     held_out_features: Tensor  # (H, F) float32
     held_out_logits: Tensor  # (H, K) float32
     held_out: Nearness
-    spread: float  # of the training images, and
+    spread: float  # of the training images
     held_out_spread: float
-    trial_of: int = 0  # images of the whole training split, where some of them stand for it, to see that scores run
-    held_out_labels: Tensor | None = None  # (H,) int64, where a conditional generator is scored
-    _controls: dict[int, Scores] = field(default_factory=dict)
+    trial_of: int = 0  # images in the whole training split, if only some are used, to see that scoring runs; else 0
+    held_out_labels: Tensor | None = None  # (H,) int64, for a conditional generator
+    _controls: dict[int, Scores] = field(default_factory=dict, init=False)
 
     def check(self, num_samples: int, origin: str | None = None) -> None:
-        """Refuse, before any is drawn, a number of samples that says nothing about so many features.
+        """Refuse a number of samples that is too small for the features, before any sample is drawn.
 
-        A number beyond the test split's is warned of: the control is then scored on fewer.
+        Warns if there are fewer images in the test split: the control is then scored on fewer.
 
         Args:
             origin: what the user typed, for the message.
@@ -120,7 +116,7 @@ class Reference:
             )  # fmt: skip
 
     def control(self, num_samples: int) -> Scores:
-        """Scores of held-out images, as if they were generated: as many of them, or all if they are fewer."""
+        """Scores of held-out images as if they were generated: num_samples of them, or all if there are fewer."""
         num_samples = min(num_samples, len(self.held_out_features))
         if num_samples not in self._controls:
             some = choose(len(self.held_out_features), num_samples)
@@ -138,11 +134,11 @@ class Reference:
 
 @exact_float32()
 def score(images: Tensor, reference: Reference, labels: Tensor | None = None) -> Scores:
-    """All scores of generated images. On several ranks gather the images first: a mean of scores is no score.
+    """All scores of generated images. With several ranks gather the images first: scores cannot be averaged.
 
     Args:
-        images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to what a picture file would hold.
-        labels: (N,) int64, the classes that a conditional generator was asked for.
+        images: (N, C, H, W), uint8, or float in [-1, 1], which is rounded to uint8.
+        labels: (N,) int64, the classes asked for, from a conditional generator.
 
     Raises:
         ValueError: if there are too few samples for the width of the features, or some are not finite.
@@ -169,7 +165,7 @@ def compare(
 ) -> Scores:
     """Scores of samples with features (N, F) and logits (N, K), near to some of the training images."""
     real = reference.features
-    # As many of each, since precision, recall and coverage depend on how many there are.
+    # Equal numbers, because precision, recall and coverage depend on them.
     num_neighbours = min(len(features), len(real), MAX_SAMPLES)
     some_real, some_fake = (all_[choose(len(all_), num_neighbours)] for all_ in (real, features))
     among = neighbours(some_real, some_fake)
@@ -216,22 +212,21 @@ def load_reference(
     images: Tensor,
     held_out: Tensor,
     extractor: Extractor,
-    cache: str | Path | None = CACHE,
+    cache: str | Path | None,
+    *,
+    held_out_labels: Tensor | None = None,
     trial_of: int = 0,
 ) -> Reference:
-    """The reference for a data set, from the cache if there, else computed (a minute), cached if possible.
+    """The reference for a data set: from the cache, else computed (a minute) and cached if possible.
 
     Args:
         name: of the data set, for the results.
         images: the training split, (T, C, H, W) uint8.  held_out: the test split, (H, C, H, W) uint8.
-        cache: folder; it may be read-only, and a damaged or outdated file in it is made anew. None: no cache.
-        trial_of: images of the whole training split, where these are only some of it; they are not cached.
+        cache: folder. It may be read-only; a damaged or outdated file in it is made again. None: no cache.
+        held_out_labels: (H,) int64, for the control of a conditional generator.
+        trial_of: number of images in the whole training split, if `images` are only some of it. Nothing is cached then.
     """
-    key = hashlib.sha256(f"{FORMAT} {extractor.sha256}".encode())
-    for split in (images, held_out):
-        key.update(str(tuple(split.shape)).encode())
-        key.update(split.contiguous().numpy().tobytes())
-    path = Path(cache) / f"{name[:40]}-{key.hexdigest()[:32]}.reference" if cache and not trial_of else None
+    path = None if cache is None or trial_of else cached_file(Path(cache), name, images, held_out, extractor)
     tensors = read(path) if path else None
     if tensors is None:
         often = "to try them" if trial_of else "once, a minute or two"
@@ -240,52 +235,55 @@ def load_reference(
         if path:
             write(tensors, path)
     return Reference(
-        name,
-        extractor,
-        tensors["features"],
-        tensors["mean"],
-        tensors["covariance"],
-        tensors["class_counts"],
-        PixelSpace(tensors["pixels.mean"], tensors["pixels.axes"]),
-        tensors["training"],
-        tensors["held_out_features"],
-        tensors["held_out_logits"],
-        Nearness(tensors["held_out.distance"], tensors["held_out.ratio"], tensors["held_out.image"]),
-        spread(images),
-        spread(held_out),
-        trial_of,
+        name=name,
+        extractor=extractor,
+        pixels=PixelSpace(*(tensors.pop(f"pixels.{field}") for field in PixelSpace._fields)),
+        held_out=Nearness(*(tensors.pop(f"held_out.{field}") for field in Nearness._fields)),
+        spread=spread(images),
+        held_out_spread=spread(held_out),
+        held_out_labels=held_out_labels,
+        trial_of=trial_of,
+        **tensors,
     )
+
+
+def cached_file(folder: Path, name: str, images: Tensor, held_out: Tensor, extractor: Extractor) -> Path:
+    """The file of a reference, by the hashes of its images and of the extractor's weights, and by FORMAT."""
+    key = hashlib.sha256(f"{FORMAT} {extractor.sha256}".encode())
+    for split in (images, held_out):
+        key.update(str(tuple(split.shape)).encode())
+        key.update(split.contiguous().numpy().tobytes())
+    return folder / f"{name[:40]}-{key.hexdigest()[:32]}.reference"
 
 
 @exact_float32()
 def compute(images: Tensor, held_out: Tensor, extractor: Extractor, trial: bool = False) -> dict[str, Tensor]:
+    """The tensors of a Reference, by the names of its fields."""
     features, logits = extract(extractor, images)
     mean, covariance = moments(features, trial)
     held_out_features, held_out_logits = extract(extractor, held_out)
     pixels = pixel_space(images)
     training = pixels.locate(images)
     near = nearness(pixels.locate(held_out), training)
-    return {
+    tensors = {
         "features": features,
         "mean": mean,
         "covariance": covariance,
         "class_counts": independent(logits.argmax(dim=1).bincount(minlength=logits.shape[1]), extractor.class_shape),
-        "pixels.mean": pixels.mean,
-        "pixels.axes": pixels.axes.contiguous(),
         "training": training,
         "held_out_features": held_out_features,
         "held_out_logits": held_out_logits,
-        "held_out.distance": near.distance.contiguous(),
-        "held_out.ratio": near.ratio,
-        "held_out.image": near.image.contiguous(),
+        **{f"pixels.{field}": tensor for field, tensor in pixels._asdict().items()},
+        **{f"held_out.{field}": tensor for field, tensor in near._asdict().items()},
     }
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}  # as safetensors wants them
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
     """Tensors from a file made by `write`; None if it is absent or damaged."""
     try:
         content = path.expanduser().read_bytes()
-    except (OSError, RuntimeError):  # the latter of a user without a home folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home folder
         return None
     content, digest = content[:-32], content[-32:]
     if hashlib.sha256(content).digest() != digest:
@@ -295,19 +293,10 @@ def read(path: Path) -> dict[str, Tensor] | None:
 
 
 def write(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors and their SHA-256 under another name first: no process ever sees half a file."""
+    """Write tensors and their SHA-256. A run goes on without a cache, so an error is only logged."""
     content = safetensors.torch.save(tensors)
     try:
-        path = path.expanduser()
-    except RuntimeError as error:  # a user without a home folder
+        with written_whole(path.expanduser(), several_writers=True) as part:
+            part.write_bytes(content + hashlib.sha256(content).digest())
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the user has no home folder
         logger.info("reference not cached: %s", error)
-        return
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content + hashlib.sha256(content).digest())
-        os.replace(part, path)
-    except OSError as error:
-        logger.info("reference not cached: %s", error)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Are generated, labelled images good enough to learn from?"""
+"""Can a classifier learn from generated, labelled images?"""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from gan_lightning.images import to_uint8
-from gan_lightning.metrics.classifier import train_judge
+from gan_lightning.metrics.classifier import train_classifier
 from gan_lightning.metrics.scores import choose
 
 EPOCHS = 4
 
 
 class ClassificationAccuracy(NamedTuple):
-    generated: float  # of a classifier that was trained on generated images
-    control: float  # of one that was trained on as many real ones
+    generated: float  # of a classifier trained on generated images
+    control: float  # of a classifier trained on as many real images
 
 
 def classification_accuracy(
@@ -31,12 +31,12 @@ def classification_accuracy(
     """Accuracy on real images of a classifier trained on generated ones. Ravuri & Vinyals 2019.
     https://arxiv.org/abs/1905.10887
 
-    CAS = 1 / M sum_i 1[ argmax_k p(k | x_i) = y_i ],   x_i, y_i real test images,   p fitted to generated ones
+    CAS = 1 / M sum_i 1[ argmax_k p(k | x_i) = y_i ],   x_i, y_i real test images,   p trained on generated images
 
-    The classifier is a judge of a shorter schedule.
+    The classifier is a judge, trained for fewer epochs.
 
     Args:
-        images: generated, (N, C, H, W) uint8 or float in [-1, 1].  labels: (N,) int64, what they were to show.
+        images: generated, (N, C, H, W) uint8 or float in [-1, 1].  labels: (N,) int64, the classes asked for.
         real_images: training split, (T, C, H, W) uint8, of which N are taken.  real_labels: (T,) int64.
         test_images: real, (M, C, H, W) uint8.  test_labels: (M,) int64.
         epochs: passes over the images trained on.
@@ -48,7 +48,7 @@ def classification_accuracy(
     some = choose(len(real_images), min(len(images), len(real_images)))
 
     def accuracy(images: Tensor, labels: Tensor) -> float:
-        judge = train_judge(
+        judge = train_classifier(
             images, labels, test_images, test_labels, name="synthetic", seed=seed, epochs=epochs, device=device
         )
         return judge.test_accuracy

@@ -10,10 +10,10 @@ def spread(images: Tensor) -> float:
 
     spread = sqrt( 1 / P sum_p Var[x_p] ),   p one of P pixels, x_p in [-1, 1]
 
-    The variety of samples is their spread over that of the training images: 1 as there, 0 if all are alike.
+    The variety of samples is their spread over that of the training images: 1 if equal, 0 if all samples are alike.
 
     Args:
-        images: (N, C, H, W) uint8, of which the first 10,000 count.
+        images: (N, C, H, W) uint8; the first 10,000 are used.
 
     Returns:
         From 0 to about 1.

@@ -2,8 +2,8 @@
 
 The paper's rules (section 3): strided and transposed convolutions only, BatchNorm except at G's output and D's
 input, ReLU in G, LeakyReLU 0.2 in D, weights N(0, 0.02). Two stages in place of four: 28x28 is 7x7 doubled twice.
-Differs unless asked for: D has no BatchNorm, for the sake of gradient penalties, and both have PyTorch's weights;
-without BatchNorm N(0, 0.02) is too small.
+Our defaults differ: D has no BatchNorm, because of gradient penalties, and both networks have PyTorch's initial
+weights, because N(0, 0.02) is too small without BatchNorm.
 
 Shapes: B batch, Z latent, C channels, H = W = S size, c base_channels, K classes.
 """
@@ -24,8 +24,8 @@ def _smallest_size(image_shape: Sequence[int]) -> int:
     _, height, width = image_shape
     if height != width or height % 4:
         raise ValueError(
-            f"data.image_shape={list(image_shape)}: model=dcgan needs square images of a size divisible by 4, "
-            "such as 28 or 32; resize the data, or use model=mlp"
+            f"image_shape={list(image_shape)}: model=dcgan needs square images of a size divisible by 4, such as 28 or "
+            "32; resize the data with data.image_shape, or use model=mlp"
         )
     return height // 4
 
@@ -37,7 +37,7 @@ class Generator(nn.Module):
         latent_dim: Z.
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the last hidden layer; the one before has twice as many.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -54,7 +54,7 @@ class Generator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_positive("generator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         self.num_classes = num_classes
         channels, size, c = image_shape[0], _smallest_size(image_shape), base_channels
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
@@ -85,9 +85,9 @@ class Discriminator(nn.Module):
     Args:
         image_shape: (C, S, S), S divisible by 4.
         base_channels: channels of the first layer; the second has twice as many.
-        batch_norm: as in the paper; a gradient penalty asks for the slope at each image alone, and wants it off.
+        batch_norm: as in the paper; switch it off for a gradient penalty, which needs the slope at each image alone.
         spectral_norm, minibatch_std: see `models/layers.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -106,7 +106,7 @@ class Discriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_positive("discriminator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         self.num_classes = num_classes
         size, c = _smallest_size(image_shape), base_channels
         beside, channels = put_beside(conditioning, num_classes, image_shape)

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def keep_default(layer: nn.Module) -> None:
-    """What PyTorch draws when it builds the layer."""
+    """PyTorch's own initial weights."""
 
 
 def glorot_uniform(layer: nn.Module) -> None:
@@ -43,7 +43,5 @@ def initialize(network: nn.Module, scheme: str) -> None:
         ValueError: if there is no such scheme.
     """
     if scheme not in SCHEMES:
-        raise ValueError(
-            f"model.generator.init or model.discriminator.init={scheme} must be one of {', '.join(SCHEMES)}"
-        )
+        raise ValueError(f"init={scheme} must be one of {', '.join(SCHEMES)}")
     network.apply(SCHEMES[scheme])

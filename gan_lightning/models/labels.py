@@ -1,13 +1,13 @@
-"""How networks look at the classes of images. What the classes are used for: `gan_lightning/conditioning.py`.
+"""How networks see the classes of images. How training uses them: `gan_lightning/conditioning.py`.
 
 | conditioning | generator | discriminator |
 | --- | --- | --- |
 | concat | one-hot label beside z | one-hot label beside the pixels, for convolutions as K planes |
 | embedding | learned vector beside z | learned image of the label beside the pixels |
 | projection | BatchNorm with a scale and shift by class (r3gan: embedding) | logit = psi(phi(x)) + <embed(y), phi(x)> |
-| auxiliary | as concat | is not told, but says the class: (logits, class logits) |
+| auxiliary | as concat | does not get the class, but predicts it: (logits, class logits) |
 
-r3gan's phi(x) of `projection` has one more linear layer than that of an unconditional D.
+With `projection` the phi(x) of r3gan has one more linear layer than an unconditional D.
 
 Shapes: B batch, F features, C channels, H height, W width, K classes. Labels are (B,) int64 in [0, K).
 """
@@ -19,15 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from gan_lightning.models.sizes import check_positive
+
 KINDS = ("none", "concat", "embedding", "projection", "auxiliary")
 
 
 class Conditional(nn.Module):
-    """A layer that is called with the labels as well, `layer(x, labels)`."""
+    """A layer that is called as `layer(x, labels)`."""
 
 
 class Layers(nn.Sequential):
-    """Layers in a row; those that look at labels are handed them."""
+    """Layers in a row. Conditional ones get the labels too."""
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         for layer in self:
@@ -38,7 +40,7 @@ class Layers(nn.Sequential):
 class OneHot(Conditional):
     """Put the one-hot label beside x. Mirza & Osindero 2014, section 3.2. https://arxiv.org/abs/1411.1784
 
-    Differs: in the paper x and the label have a first hidden layer each, here the two share one.
+    Differs: in the paper x and the label each have a first hidden layer; here they share one.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -54,9 +56,9 @@ class OneHot(Conditional):
 
 
 class Embedded(Conditional):
-    """Put what is learned of each class beside x: as many numbers as x has, of an image one plane.
+    """Put a learned embedding of the class beside x: as long as x for a vector, one plane for an image.
 
-    Entries start as N(0, 1), like z; r3gan's generator has its own, N(0, 1/K).
+    Initial entries are N(0, 1), like z; N(0, 1/K) in r3gan's generator.
 
     Args:
         shape: of x without the batch, (F,) or (C, H, W).
@@ -101,8 +103,8 @@ class Projection(Conditional):
 
     `logit = psi(phi(x)) + <embed(y), phi(x)>`
 
-    phi(x) are all features of the layer before. Where that sums over places, as in the paper, they say what is there,
-    else also where.
+    phi(x) are all features of the layer before. If that layer sums over the image, as in the paper, they say what is in
+    the image; otherwise also where.
 
     Args:
         psi: features -> one number.
@@ -113,7 +115,7 @@ class Projection(Conditional):
         super().__init__()
         self.psi = psi
         self.embed = nn.Embedding(num_classes, num_features)
-        nn.init.uniform_(self.embed.weight, -(num_features**-0.5), num_features**-0.5)  # as a linear layer's weights
+        nn.init.uniform_(self.embed.weight, -(num_features**-0.5), num_features**-0.5)  # as in a linear layer
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """(B, F) or (B, C, H, W) -> (B,) logits."""
@@ -124,22 +126,22 @@ class Classifier(nn.Module):
     """Logits of real against generated, and of the classes. Odena et al. 2017, section 3. https://arxiv.org/abs/1610.09585
 
     Args:
-        judge: features -> one number.
+        logit: the layer that makes it, features -> one number.
         num_features: F, of one image.
     """
 
-    def __init__(self, judge: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(self, logit: nn.Module, num_features: int, num_classes: int) -> None:
         super().__init__()
-        self.judge = judge
+        self.logit = logit
         self.classify = nn.Linear(num_features, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, F) or (B, C, H, W) -> (B,) logits, (B, K) class logits."""
-        return self.judge(x).flatten(), self.classify(x.flatten(1))
+        return self.logit(x).flatten(), self.classify(x.flatten(1))
 
 
 def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """The layer that puts labels beside a network's input, if it is to have one; and the input's F or C after it.
+    """The layer, if any, that puts labels beside a network's input, and the number of features or channels after it.
 
     Args:
         conditioning: one of KINDS.
@@ -147,19 +149,19 @@ def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tup
         shape: of the input, (F,) or (C, H, W).
 
     Raises:
-        ValueError: if there is no such conditioning, or it does not go with so many classes.
+        ValueError: if there is no such conditioning, or it does not work with so many classes.
     """
     if conditioning not in KINDS:
-        raise ValueError(f"model.*.conditioning={conditioning} must be one of {', '.join(KINDS)}")
+        raise ValueError(f"conditioning={conditioning} must be one of {', '.join(KINDS)}")
     if conditioning == "none" and num_classes:
         raise ValueError(
-            f"model.*.conditioning=none: with num_classes={num_classes} both networks must look at them; "
-            "set it to another, or for no classes conditioning=none"
+            f"conditioning=none: with num_classes={num_classes} both networks must look at labels; "
+            "choose another for both, such as conditioning=projection"
         )
     if conditioning != "none" and num_classes < 2:
         raise ValueError(
-            f"model.*.num_classes={num_classes} must be 2 or more for model.*.conditioning={conditioning}; "
-            "give the data's, data.num_classes, or conditioning=none"
+            f"num_classes={num_classes} must be 2 or more for conditioning={conditioning}; "
+            "set data.num_classes to the number of classes in the data, or use conditioning=none"
         )
     if conditioning == "concat":
         return [OneHot(num_classes)], shape[0] + num_classes
@@ -169,7 +171,8 @@ def put_beside(conditioning: str, num_classes: int, shape: Sequence[int]) -> tup
 
 
 def put_beside_latent(conditioning: str, num_classes: int, latent_dim: int) -> tuple[list[nn.Module], int]:
-    """`put_beside` for a generator, which has to be told the class where its discriminator is to say it."""
+    """`put_beside` for a generator. With `auxiliary` it gets the label as with `concat`."""
+    check_positive(latent_dim=latent_dim)
     kind = "concat" if conditioning == "auxiliary" else conditioning
     return put_beside(kind, num_classes, (latent_dim,))
 
@@ -181,15 +184,15 @@ def batch_norm_2d(channels: int, conditioning: str, num_classes: int) -> nn.Modu
     return nn.BatchNorm2d(channels)
 
 
-def head(judge: nn.Module, num_features: int, conditioning: str, num_classes: int) -> list[nn.Module]:
+def head(logit: nn.Module, num_features: int, conditioning: str, num_classes: int) -> list[nn.Module]:
     """A discriminator's last layers: features -> (B,) logits.
 
     Args:
-        judge: features -> one number.
+        logit: the layer that makes it, features -> one number.
         num_features: F, of one image.
     """
     if conditioning == "projection":
-        return [Projection(judge, num_features, num_classes)]
+        return [Projection(logit, num_features, num_classes)]
     if conditioning == "auxiliary":
-        return [Classifier(judge, num_features, num_classes)]
-    return [judge, nn.Flatten(start_dim=0)]
+        return [Classifier(logit, num_features, num_classes)]
+    return [logit, nn.Flatten(start_dim=0)]

@@ -17,9 +17,9 @@ from gan_lightning.models.layers import MinibatchStd, add_spectral_norm
 def _hidden_layers(
     sizes: Sequence[int], negative_slope: float, dropout: float = 0.0, norm_of_classes: int = 0
 ) -> list[nn.Module]:
-    """Linear layers with their activations; with a conditional BatchNorm in between for so many classes, if any."""
+    """Linear layers with activations; with `norm_of_classes` classes, a conditional BatchNorm in between."""
     if min(sizes) < 1:
-        raise ValueError(f"model.*.hidden: layer widths {list(sizes)} must be 1 or more")
+        raise ValueError(f"hidden={list(sizes[1:])}: widths of layers must be 1 or more")
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(sizes):
         layers.append(nn.Linear(wide, narrow))
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         hidden: widths of the hidden layers, from z to the image.
         negative_slope: LeakyReLU's slope for negative inputs; 0 is ReLU.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
     """
 
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         if conditioning == "projection" and not hidden:
-            raise ValueError("model.generator.hidden=[]: conditioning=projection stands in a hidden layer; try [256]")
+            raise ValueError("hidden=[]: conditioning=projection stands in a hidden layer; try [256]")
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         beside, num_inputs = put_beside_latent(conditioning, num_classes, latent_dim)
@@ -81,10 +81,10 @@ class Discriminator(nn.Module):
         image_shape: (C, H, W).
         hidden: widths of the hidden layers, from the image to the logit.
         negative_slope: LeakyReLU's slope for negative inputs; 0 is ReLU.
-        dropout: share of hidden units that is dropped in training.
+        dropout: share of hidden units dropped in training.
         spectral_norm, minibatch_std: see `models/layers.py`.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
     """
 
@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
-            raise ValueError(f"model.discriminator.dropout={dropout} must lie in [0, 1); try 0.4")
+            raise ValueError(f"dropout={dropout} must lie in [0, 1); try 0.4")
         self.num_classes = num_classes
         beside, num_inputs = put_beside(conditioning, num_classes, (math.prod(image_shape),))
         sizes = [num_inputs, *hidden]

@@ -1,11 +1,11 @@
 """R3GAN's networks, without normalisation. Huang et al. 2024, section 3. https://arxiv.org/abs/2501.05441
 
 G and D mirror each other: residual blocks at 4x4 (for 28x28 at 7x7), at twice that size, and so on up to the image's,
-bilinear resampling in between. Weights start as in Fix-up (Zhang et al. 2019): every block is the identity.
+bilinear resampling in between. Initial weights as in Fix-up (Zhang et al. 2019): every block is the identity.
 
 Differs: G ends with tanh. The width of a block is `min(max_channels, base_channels * S / size)`, a rule that gives the
-widths of all presets in the authors' code. A conditional D's logit also has a part that does not look at the class,
-768 of 21.28 million weights at the authors' sizes for CIFAR-10.
+widths of all presets in the authors' code. The logit of a conditional D also has a part that does not depend on the
+class: 768 of 21.28 million weights at the authors' sizes for CIFAR-10.
 
 Shapes: B batch, Z latent, C channels, H = W = S size, c width of a block, K classes.
 """
@@ -21,11 +21,11 @@ from gan_lightning.models.labels import Embedded, Layers, Projection, head, put_
 from gan_lightning.models.sizes import check_positive, smallest_size
 
 SLOPE = 0.2
-GAIN = math.sqrt(2 / (1 + SLOPE**2))  # what LeakyReLU takes of the deviation. He et al. 2015, section 2.2
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # undoes LeakyReLU's loss of variance. He et al. 2015, section 2.2
 
 
 def scaled(layer: nn.Conv2d | nn.Linear | nn.Embedding, gain: float = 1.0) -> nn.Module:
-    """The layer with weights N(0, gain^2 / fan_in), biases 0; the fan-in of an embedding are its classes, one-hot."""
+    """The layer with weights N(0, gain^2 / fan_in), biases 0; the fan-in of an embedding is its number of classes."""
     fan_in = layer.num_embeddings if isinstance(layer, nn.Embedding) else layer.weight[0].numel()
     nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(fan_in))
     if not isinstance(layer, nn.Embedding) and layer.bias is not None:
@@ -34,9 +34,9 @@ def scaled(layer: nn.Conv2d | nn.Linear | nn.Embedding, gain: float = 1.0) -> nn
 
 
 def _head(width: int, conditioning: str, num_classes: int) -> list[nn.Module]:
-    """D's last layers: (B, c) -> (B,) logits. With `projection` the product is with a mixture of all features."""
-    judge = scaled(nn.Linear(width, 1, bias=False))
-    layers = head(judge, width, conditioning, num_classes)
+    """D's last layers: (B, c) -> (B,) logits. With `projection`, a linear layer mixes the features before."""
+    logit = scaled(nn.Linear(width, 1, bias=False))
+    layers = head(logit, width, conditioning, num_classes)
     if not isinstance(layers[0], Projection):
         return layers
     scaled(layers[0].embed, gain=width**-0.5)
@@ -44,11 +44,11 @@ def _head(width: int, conditioning: str, num_classes: int) -> list[nn.Module]:
 
 
 class Block(nn.Module):
-    """`x + W3 a(W2 a(W1 x))`, a a bias and LeakyReLU: 1x1 to more channels, 3x3 within groups of them, 1x1 back.
+    """`x + W3 a(W2 a(W1 x))`, with a: bias and LeakyReLU. 1x1 to more channels, 3x3 within groups, 1x1 back.
 
     Args:
         width: c.
-        expansion: channels in the middle for each of x.
+        expansion: channels in the middle for each channel of x.
         group_width: channels of a group in the middle.
         num_blocks: L of the network; its W1 and W2 are smaller by L^(-1/4), its W3 is 0. Zhang et al. 2019, section 3
     """
@@ -95,19 +95,18 @@ class Downsample(Resample):
 
 
 class Basis(nn.Module):
-    """What G's smallest image is made of: one learned plane for each channel, entries N(0, 1) at the start."""
+    """G's smallest image: one learned plane for each channel, initial entries N(0, 1)."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
         self.planes = nn.Parameter(torch.randn(width, size, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c) -> (B, c, H, W): each plane times its number."""
+        """(B, c) -> (B, c, H, W): each plane times its coefficient."""
         return x[:, :, None, None] * self.planes
 
 
 def _stages(
-    network: str,
     image_shape: Sequence[int],
     base_channels: int,
     max_channels: int,
@@ -118,10 +117,9 @@ def _stages(
     """Width and blocks of each size, from the smallest to the image's.
 
     Raises:
-        ValueError: if the image is not of a size of this family, or the numbers do not make sense.
+        ValueError: if the image has a size that this family cannot make, or a number is out of range.
     """
     check_positive(
-        network,
         base_channels=base_channels,
         max_channels=max_channels,
         num_blocks=num_blocks,
@@ -135,7 +133,7 @@ def _stages(
         width = min(max_channels, base_channels * 2**i)
         if expansion * width % group_width:
             raise ValueError(
-                f"model.{network}.group_width={group_width} must divide the {expansion * width} channels in the middle "
+                f"group_width={group_width} must divide the {expansion * width} channels in the middle "
                 f"of a block; try {math.gcd(expansion * width, group_width)}"
             )
         blocks = [Block(width, expansion, group_width, num_blocks * num_sizes) for _ in range(num_blocks)]
@@ -144,18 +142,18 @@ def _stages(
 
 
 class Generator(nn.Module):
-    """z -> image. The smallest image is a learned basis, each of its planes times a number that z gives.
+    """z -> image. The smallest image is a learned basis, each plane times a coefficient computed from z.
 
     Args:
         latent_dim: Z.
         image_shape: (C, S, S), S = 4, 5, 6 or 7 doubled.
-        base_channels: width of the blocks of the image's size; twice as many at half of it, and so on,
-        max_channels: but no more than these.
-        num_blocks: at each size.
-        expansion: channels in the middle of a block, for each of its width.
+        base_channels: width of the blocks at the image's size; it doubles each time the size is halved.
+        max_channels: upper limit of the width.
+        num_blocks: blocks at each size.
+        expansion: channels in the middle of a block, for each channel of its width.
         group_width: channels of a group in the middle; their number is the paper's cardinality.
-        conditioning: how it looks at labels, a name in `models/labels.py`; `projection` as `embedding`, which is
-            the paper's way: there is no BatchNorm to be conditioned.
+        conditioning: how it uses labels, a name in `models/labels.py`; `projection` is `embedding` here, as in the
+            paper, because there is no BatchNorm.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -181,9 +179,8 @@ class Generator(nn.Module):
         for layer in beside:
             if isinstance(layer, Embedded):
                 scaled(layer.embed)
-        (width, blocks), *larger = _stages(
-            "generator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
-        )
+        numbers = base_channels, max_channels, num_blocks, expansion, group_width
+        (width, blocks), *larger = _stages(image_shape, *numbers)
         basis = Basis(width, smallest_size(image_shape, "r3gan"))
         layers = [*beside, scaled(nn.Linear(latent_dim, width, bias=False)), basis, *blocks]
         for next_width, blocks in larger:
@@ -199,12 +196,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Image -> logit. At its end, each channel of the smallest image is compared with a learned plane.
+    """Image -> logit. At the end each channel of the smallest image is multiplied by a learned plane and summed.
 
     Args:
         image_shape: (C, S, S), S = 4, 5, 6 or 7 doubled.
-        base_channels, max_channels, num_blocks, expansion, group_width: as of the generator.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        base_channels, max_channels, num_blocks, expansion, group_width: as in the generator.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -225,9 +222,8 @@ class Discriminator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         beside, channels = put_beside(conditioning, num_classes, image_shape)
-        *smaller, (width, blocks) = _stages(
-            "discriminator", image_shape, base_channels, max_channels, num_blocks, expansion, group_width
-        )
+        numbers = base_channels, max_channels, num_blocks, expansion, group_width
+        *smaller, (width, blocks) = _stages(image_shape, *numbers)
         layers = [*beside, scaled(nn.Conv2d(channels, width, kernel_size=1, bias=False)), *blocks]
         for next_width, blocks in reversed(smaller):
             layers.append(Downsample())

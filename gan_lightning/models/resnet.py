@@ -48,7 +48,7 @@ def _conv(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def _width(size: int, image_size: int, base_channels: int) -> int:
-    """Channels of what has size x size pixels."""
+    """Channels at size x size pixels."""
     if image_size <= LARGEST_OF_ONE_WIDTH:
         return base_channels
     return max(1, base_channels * image_size // (4 * size))
@@ -71,7 +71,7 @@ def _up(channels_in: int, channels_out: int, norm: Callable[[int], nn.Module]) -
 
 
 def _down(channels_in: int, channels_out: int, halve: bool, first: bool = False) -> Residual:
-    """D's block: (B, C, S, S) -> (B, C', S/2, S/2), or of the same size; the first one sees pixels, without a ReLU."""
+    """D's block: (B, C, S, S) -> (B, C', S/2, S/2), or the same size. The first block starts without a ReLU."""
     hidden = channels_out if first else channels_in
     pool = [nn.AvgPool2d(kernel_size=2)] if halve else []
     same = channels_in == channels_out and not halve
@@ -95,7 +95,7 @@ class Generator(nn.Module):
         image_shape: (C, S, S), S = 4, 5, 6 or 7 doubled.
         base_channels: c; the paper has 256.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -114,7 +114,7 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         channels, image_size, size = image_shape[0], image_shape[1], smallest_size(image_shape, "resnet")
-        check_positive("generator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         beside, latent_dim = put_beside_latent(conditioning, num_classes, latent_dim)
         norm = partial(batch_norm_2d, conditioning=conditioning, num_classes=num_classes)
         width = _width(size, image_size, base_channels)
@@ -139,7 +139,7 @@ class Discriminator(nn.Module):
         base_channels: c; the paper has 128.
         spectral_norm, minibatch_std: see `models/layers.py`.
         init: initial weights, a name in `models/init.py`.
-        conditioning: how it looks at labels, a name in `models/labels.py`.
+        conditioning: how it uses labels, a name in `models/labels.py`.
         num_classes: K; 0 for `none`.
 
     Raises:
@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
         self.num_classes = num_classes
         size = image_size = image_shape[1]
         smallest_size(image_shape, "resnet")
-        check_positive("discriminator", base_channels=base_channels)
+        check_positive(base_channels=base_channels)
         beside, width = put_beside(conditioning, num_classes, image_shape)
         one_width = image_size <= LARGEST_OF_ONE_WIDTH
         layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Which widths networks can have, and which sizes those can reach that double a small one."""
+"""Checks of widths and image sizes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ SMALLEST = (4, 5, 6, 7)  # pixels
 
 
 def smallest_size(image_shape: Sequence[int], model: str) -> int:
-    """The size that is doubled, once or more, on the way to the image: 7 for 28, 4 for 32 and 64.
+    """The size from which a network doubles up to the image: 7 for 28, 4 for 32 and 64.
 
     Args:
         model: the option's name, for the error.
@@ -20,19 +20,14 @@ def smallest_size(image_shape: Sequence[int], model: str) -> int:
         size //= 2
     if height != width or size not in SMALLEST or size == height:
         raise ValueError(
-            f"data.image_shape={list(image_shape)}: model={model} needs square images of 4, 5, 6 or 7 pixels doubled, "
-            "such as 28, 32 or 64; resize the data, or use model=mlp"
+            f"image_shape={list(image_shape)}: model={model} needs square images of 4, 5, 6 or 7 pixels doubled, such "
+            "as 28, 32 or 64; resize the data with data.image_shape, or use model=mlp"
         )
     return size
 
 
-def check_positive(network: str, **numbers: int) -> None:
-    """Raises ValueError if one of the numbers is below 1.
-
-    Args:
-        network: "generator" or "discriminator".
-        numbers: by the names of its arguments.
-    """
-    for key, value in numbers.items():
+def check_positive(**numbers: int) -> None:
+    """Raises ValueError if one of these arguments of a network, by their names, is below 1."""
+    for name, value in numbers.items():
         if value < 1:
-            raise ValueError(f"model.{network}.{key}={value} must be 1 or more")
+            raise ValueError(f"{name}={value} must be 1 or more")
