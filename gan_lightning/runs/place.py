@@ -33,7 +33,7 @@ def iterations_done(checkpoint: dict[str, Any]) -> int:
     """The iterations that a run had done when it wrote a checkpoint.
 
     Raises:
-        ValueError: if its parts disagree on their number: training would go on from the wrong place, without a word.
+        ValueError: if its parts disagree: training would silently continue from the wrong place.
         KeyError, TypeError: if a part is missing, or is something else than a run writes.
     """
     iteration, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
