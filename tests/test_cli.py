@@ -20,7 +20,7 @@ from omegaconf.errors import ConfigAttributeError
 from gan_lightning.cli.arguments import _none_for
 from gan_lightning.cli.errors import UsageError, explain, suggest_keys
 from gan_lightning.cli.numbers import check_whole_numbers
-from gan_lightning.cli.processes import _check_launcher
+from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.runs.folder import check_new
 from gan_lightning.runs.lock import alone_in
@@ -466,9 +466,9 @@ def test_variables_of_a_launcher_that_is_not_there_are_one_line(
         monkeypatch.setenv(name, value)
     if words:
         with pytest.raises(UsageError, match=words):
-            _check_launcher()
+            check_launcher()
     else:
-        _check_launcher()
+        check_launcher()
         assert all(os.environ.get(name) == (value or None) for name, value in variables.items())
 
 

@@ -7,7 +7,7 @@ import idx_files
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from test_figures import size
+from test_metrics_figures import size
 
 from gan_lightning.evaluate import main
 from gan_lightning.images import to_uint8
@@ -187,7 +187,7 @@ def test_the_judge_that_the_run_was_scored_by_is_asked_unless_another_is_typed(r
     config = OmegaConf.load(run / ".hydra" / "config.yaml")
     config.metrics = {"num_samples": 600, "extractor": "${.own}", "own": {"_target_": "gan_lightning.terminal.own"}}
     OmegaConf.save(config, tmp_path / "run" / ".hydra" / "config.yaml")
-    with pytest.raises(InstantiationException, match=r"gan_lightning\.words\.own"):
+    with pytest.raises(InstantiationException, match=r"gan_lightning\.terminal\.own"):
         evaluate(f"ckpt={tmp_path / 'run'}")
     with pytest.raises(ValueError, match="100 samples are too few"):
         evaluate(f"ckpt={tmp_path / 'run'}", "metrics=judge", "num_samples=100")

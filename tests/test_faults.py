@@ -19,7 +19,7 @@ from gan_lightning.train import main
 FILL_THE_DISK = """
 import resource, sys
 import torch
-from gan_lightning.checkpoint import AtomicCheckpointIO
+from gan_lightning.runs.checkpoint import AtomicCheckpointIO
 
 AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(10)}, sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a full disk does, at 100 kB of a file

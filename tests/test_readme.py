@@ -236,7 +236,7 @@ def test_every_file_in_the_map_exists_and_every_module_is_in_it():
                 assert (ROOT / folder / name).exists(), f"{folder}/{name}"
                 named.add(name.rstrip("/"))
     modules = {path.name for path in (ROOT / "gan_lightning").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert modules - named <= {"__init__.py", "__pycache__", "py.typed"}
+    assert modules - named <= {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
 
 
 def test_every_choice_it_names_exists():
