@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from gan_lightning.files import groups, options
-from gan_lightning.runs.identity import ROLES, find_role, flatten, hyperparameters, role_of, setting
+from gan_lightning.runs.identity import find_role, flatten, hyperparameters, role_of, setting
 
 CHOICES = [group for group in groups() if "/" not in group and group not in ("size", "sweep")]  # trainer=debug sizes
 
@@ -27,13 +27,9 @@ def test_every_key_of_every_option_has_a_role_in_the_table(compose, group):
         *(("data.rooted", "trains"), ("trainer.unheard_of", "trains"), ("unheard_of", "trains")),
     ],
 )
-def test_a_key_has_the_role_of_the_longest_entry_it_lies_below_and_what_is_not_known_trains(key, role):
+def test_a_key_has_its_own_role_or_that_of_its_block_and_an_unknown_key_trains(key, role):
     assert role_of(key) == role
     assert (find_role(key) is None) == ("unheard_of" in key)
-
-
-def test_every_role_is_one_of_six():
-    assert set(ROLES.values()) == {"trains", "scores", "observes", "ends", "place", "seed"}
 
 
 DIGITS = {"seed": 0, "data": {"root": "a", "reader": {"sha256": {"train_images": "1"}}}}

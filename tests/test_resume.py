@@ -610,9 +610,12 @@ DAMAGED = {  # (what is changed, what is said)
         r"initial_lr of an .* is 5\.0, not",
     ),
     "another beta2": (put((0.0, 0.5), *ADAM[:2], "param_groups", 0, "initial_betas"), "initial_betas of an optimizer"),
-    "another place in the data": (put([{"iteration": 7}], *FIT, "state_dict", "combined_loader"), "combined_loader 7"),
-    "another iteration": (put(7, "global_step"), "its global_step is 7, its"),
-    "epochs below none": (put(-1, *FIT, "epoch_progress", "current", "completed"), "number of epochs is -1"),
+    "another place in the data": (
+        put([{"iteration": 7}], *FIT, "state_dict", "combined_loader"),
+        "not at the same place",
+    ),
+    "another iteration": (put(7, "global_step"), "not at the same place"),
+    "epochs are a text": (put("x", *FIT, "epoch_progress", "current", "completed"), "int"),
     # PyTorch or Lightning would stop somewhere in the middle.
     "Adam state without a mean": (without(*ADAM, "exp_avg"), "it lacks exp_avg"),
     "state of another weight": (put(lambda old: {99: old[0]}, *ADAM[:-1]), "optimizer state of other weights"),

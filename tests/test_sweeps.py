@@ -16,6 +16,7 @@ import optuna
 import pytest
 from conftest import ROOT
 
+from gan_lightning.runs.resume import AtEnd
 from gan_lightning.runs.state import run_state
 from gan_lightning.sweeps.storage import open_storage
 
@@ -112,7 +113,7 @@ def test_a_mixed_grid_ends_with_a_true_leaderboard(sweep, folder, tmp_path):
     # A resume= that is refused leaves the run what it is.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     refused = [sys.executable, "-m", "gan_lightning", f"resume={good[0]['folder']}"]
-    assert subprocess.run(refused, cwd=tmp_path, env=environment, capture_output=True).returncode == 1
+    assert subprocess.run(refused, cwd=tmp_path, env=environment, capture_output=True).returncode == AtEnd.exit_code
     assert run_state(tmp_path / good[0]["folder"]).name == "done"
 
     command = shlex.split(good[0]["command"])

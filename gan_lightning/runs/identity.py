@@ -9,74 +9,42 @@ from typing import Any, Literal
 
 Role = Literal["trains", "scores", "observes", "ends", "place", "seed"]
 
-# A key has the role of the longest entry that it is or lies below; one without an entry trains. The roles:
-#   trains    the numbers of a run follow from it
-#   scores    what a run is scored with; only scores of the same kind may be compared
-#   observes  it watches, or says how the same numbers are computed
-#   ends      when the run is over
-#   place     where files are, whose content is known by other means
-#   seed      what the runs of one setting differ in
-ROLES: dict[str, Role] = {
-    "seed": "seed",
-    "latent_dim": "trains",
-    "n_critic": "trains",
-    "reuse_fake": "trains",
-    "max_gradient_norm": "trains",
-    "gan": "trains",
-    "model": "trains",
-    "loss": "trains",
-    "penalty": "trains",
-    "conditioning": "trains",
-    "constraint": "trains",
-    "augment": "trains",
-    "ema": "trains",
-    "optimizer": "trains",
-    "schedule": "trains",
-    "experiment": "trains",  # a group without a block of its own
-    "data": "trains",
-    "data.num_val_samples": "scores",
-    "data.root": "place",
-    "data.reader.cache": "place",
-    "data.reader.npm": "place",
-    "data.reader.debian": "place",
-    "data.reader.urls": "place",
-    "metrics": "scores",
-    "metrics.cache": "place",
-    "metrics.inception.weights": "place",  # their hash is checked
-    "metrics.inception.fetch": "place",
-    "trainer._target_": "trains",
-    "trainer.accelerator": "trains",
-    "trainer.devices": "trains",
-    "trainer.num_nodes": "trains",
-    "trainer.strategy": "trains",
-    "trainer.sync_batchnorm": "trains",
-    "trainer.precision": "trains",
-    "trainer.use_distributed_sampler": "trains",
-    "trainer.limit_train_batches": "trains",
-    "trainer.limit_val_batches": "scores",
-    "trainer.max_epochs": "ends",
-    "trainer.max_steps": "ends",
-    "trainer.max_time": "ends",
-    "trainer.check_val_every_n_epoch": "observes",
-    "trainer.num_sanity_val_steps": "observes",
-    "trainer.log_every_n_steps": "observes",
-    "trainer.enable_model_summary": "observes",
-    "trainer.enable_progress_bar": "observes",
-    "trainer.default_root_dir": "place",
-    "callbacks": "observes",
-    "control": "ends",
-    "logger": "observes",
-    "cuda_graph": "observes",
-    "resume": "place",
-    "sweep": "observes",
-    "hydra": "observes",
+# fmt: off
+KEYS: dict[Role, tuple[str, ...]] = {
+    "trains": (    # the numbers of a run follow from it
+        "latent_dim", "n_critic", "reuse_fake", "max_gradient_norm", "gan", "model", "loss", "penalty", "conditioning",
+        "constraint", "augment", "ema", "optimizer", "schedule", "data", "trainer._target_", "trainer.accelerator",
+        "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.sync_batchnorm", "trainer.precision",
+        "trainer.use_distributed_sampler", "trainer.limit_train_batches",
+        "experiment",  # a group without a block of its own
+    ),
+    "scores": (    # what a run is scored with; only scores of the same kind may be compared
+        "metrics", "data.num_val_samples", "trainer.limit_val_batches",
+    ),
+    "observes": (  # it watches, or says how the same numbers are computed
+        "callbacks", "logger", "cuda_graph", "sweep", "hydra", "trainer.check_val_every_n_epoch",
+        "trainer.num_sanity_val_steps", "trainer.log_every_n_steps", "trainer.enable_model_summary",
+        "trainer.enable_progress_bar",
+    ),
+    "ends": (      # when the run is over
+        "control", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time",
+    ),
+    "place": (     # where files are whose content is known by other means, such as a hash
+        "data.root", "data.reader.cache", "data.reader.npm", "data.reader.debian", "data.reader.urls", "metrics.cache",
+        "metrics.inception.weights", "metrics.inception.fetch", "trainer.default_root_dir", "resume",
+    ),
+    "seed": (      # what the runs of one setting differ in
+        "seed",
+    ),
 }
+# fmt: on
+ROLES = {key: role for role, keys in KEYS.items() for key in keys}
 NO_COLUMN = ("gan.", "control.", "data.reader.")  # in HParams: the data's name, and the other blocks, say the same
 HASHES = ("data.reader.sha256", "data.reader.checksums")  # data that have them are the same wherever they lie
 
 
 def find_role(key: str) -> Role | None:
-    """The role of a key or a group as the table has it; None where neither it nor a block above it has an entry."""
+    """The role of a key or a group: of its own entry in the table, else of the nearest block above it, else None."""
     key = key.replace("/", ".")
     while key and key not in ROLES:
         key = key.rpartition(".")[0]
@@ -84,7 +52,7 @@ def find_role(key: str) -> Role | None:
 
 
 def role_of(key: str) -> Role:
-    """The role of a dotted key; what the table does not know trains."""
+    """The role of a dotted key; a key that the table does not know trains."""
     return find_role(key) or "trains"
 
 

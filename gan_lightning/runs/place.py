@@ -5,8 +5,6 @@ The layout is private to Lightning and may change with its version. Nothing else
 
 from typing import Any
 
-from gan_lightning.terminal import one_line
-
 
 def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:
     """Make the saved progress of Lightning's loops say that so many iterations are done, and nothing is half done.
@@ -33,32 +31,21 @@ def iterations_done(checkpoint: dict[str, Any]) -> int:
     """The iterations that a run had done when it wrote a checkpoint.
 
     Raises:
-        ValueError: if its parts disagree on their number: training would go on from the wrong place, without a word.
-        KeyError, TypeError: if a part is missing, or is something else than a run writes.
+        ValueError: if its parts disagree: training would silently continue from the wrong place.
+        Exception: if a part is missing, or is something else than a run writes.
     """
     iteration, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
-    counts = {
-        "global_step": iteration,
-        "batch_progress": loop["epoch_loop.batch_progress"]["total"]["completed"],
-        "optim_step_progress": loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
-        "_batches_that_stepped": loop["epoch_loop.state_dict"]["_batches_that_stepped"],
-    }
-    for loader in loop["state_dict"].get("combined_loader", []):
-        counts["combined_loader"] = loader["iteration"]
-    for name, count in counts.items():
-        if type(count) is not int or count < 0 or count != iteration:
-            raise ValueError(f"its global_step is {one_line(iteration, 60)}, its {name} {one_line(count, 60)}")
-    return int(iteration)
+    counts = [
+        loop["epoch_loop.batch_progress"]["total"]["completed"],
+        loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"],
+        loop["epoch_loop.state_dict"]["_batches_that_stepped"],
+        *(loader["iteration"] for loader in loop["state_dict"].get("combined_loader", [])),
+    ]
+    if type(iteration) is not int or any(count != iteration for count in counts):
+        raise ValueError("its iteration, loops, optimizers and data are not at the same place")
+    return iteration
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int:
-    """The whole epochs that a run had done when it wrote a checkpoint.
-
-    Raises:
-        ValueError: if that is no such number.
-        KeyError, TypeError: if a part is missing, or is something else than a run writes.
-    """
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
-    if type(epochs) is not int or epochs < 0:
-        raise ValueError(f"its number of epochs is {one_line(epochs, 60)}")
-    return epochs
+    """The whole epochs that a run had done when it wrote a checkpoint."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"])

@@ -90,15 +90,7 @@ def _is_same(config: DictConfig, key: str, value: Any) -> bool:
 
 
 class AtEnd(ValueError):
-    """A run that is to be resumed has nothing left to do.
-
-    Args:
-        path: of its checkpoint.
-        key: of the config, which set the end: trainer.max_epochs | trainer.max_steps | trainer.max_time.
-        done: epochs, iterations or seconds.
-        end: value of that key.
-        way_out: what to do, for the message.
-    """
+    """A run that is to be resumed has nothing left to do: `key` of the config is `end`, and `done` is no less."""
 
     exit_code = 3  # of the process: a sweep then starts the job anew, as it was killed before it had its scores
 
@@ -110,16 +102,13 @@ class AtEnd(ValueError):
 def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> None:
     """Raises AtEnd if a run to be resumed has nothing left to do."""
     path, trainer = shorten(config.resume), config.trainer
-    done = {"max_epochs": epochs_done(checkpoint), "max_steps": iterations_done(checkpoint)}
-    for name, count in done.items():
-        key, end = f"trainer.{name}", trainer[name]
-        if end in (-1, None) or count < end:
-            continue
-        words = f"resume={as_argument(path)} {key}={count + max(1, count // 5)}"
-        way_out = f"further: {python()} -m gan_lightning {words}"
-        if has_end_in_schedule(config):
-            way_out = "its schedule has reached its end"
-        raise AtEnd(path, key, count, end, way_out)
+    for key, done in zip(LENGTH, (epochs_done(checkpoint), iterations_done(checkpoint)), strict=True):
+        end = OmegaConf.select(config, key)
+        if end not in (-1, None) and done >= end:
+            words = f"resume={as_argument(path)} {key}={done + max(1, done // 5)}"
+            further = f"further: {python()} -m gan_lightning {words}"
+            way_out = "its schedule has reached its end" if has_end_in_schedule(config) else further
+            raise AtEnd(path, key, done, end, way_out)
     timer, state = build_timer(trainer.get("max_time")), checkpoint["callbacks"].get("Timer")
     if timer and state:
         timer.load_state_dict(state)
@@ -171,82 +160,72 @@ def scores_until(folder: Path, iterations: int) -> dict[str, Any]:
 
 
 def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str) -> int:
-    """Look for damage that would kill the process or train on with wrong numbers; `restoring` catches the rest.
-
-    Args:
-        checkpoint: from `read_checkpoint`.
-        gan: as the run's config builds it.
-        path: of the checkpoint, for the error.
-
-    Returns:
-        The iterations that the run has done.
+    """The iterations that a run has done. `gan` is as its config builds it.
 
     Raises:
-        ValueError: if the checkpoint is damaged, or not of this run.
+        ValueError: for damage that would kill the process, or let it train on with wrong numbers. `restoring` sees the
+            rest.
     """
     from gan_lightning.runs.checkpoint import check_weights
 
     try:
-        iterations, _ = iterations_done(checkpoint), epochs_done(checkpoint)
+        epochs_done(checkpoint)
         check_weights(gan, checkpoint["state_dict"])
-        found, optimizers = checkpoint["optimizer_states"], gan.configure_optimizers()
-        if len(found) != len(optimizers):
-            raise ValueError(f"it holds the states of {len(found)} optimizers, not of {len(optimizers)}")
-        for state, optimizer in zip(found, optimizers, strict=True):
+        saved, optimizers = checkpoint["optimizer_states"], gan.configure_optimizers()
+        if len(saved) != len(optimizers):
+            raise ValueError(f"it holds the states of {len(saved)} optimizers, not of {len(optimizers)}")
+        for state, optimizer in zip(saved, optimizers, strict=True):
             _check_optimizer(state, optimizer)
+        return iterations_done(checkpoint)
     except Exception as error:
         raise _refusal(path, error) from error
-    return iterations
 
 
 def _check_optimizer(saved: dict[str, Any], optimizer: Optimizer) -> None:
-    """Raises ValueError if the state of an optimizer is that of other weights, or would make its kernel crash."""
+    """Raises ValueError if the saved state of an optimizer is of other weights, or would crash a fused kernel."""
     from torch import Tensor
 
     weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
-    groups, saved_groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
-    if len(groups) != len(saved_groups) or not saved["state"].keys() <= weights.keys():
+    groups = optimizer.state_dict()["param_groups"]
+    if len(groups) != len(saved["param_groups"]) or not saved["state"].keys() <= weights.keys():
         raise ValueError("it holds the optimizer state of other weights")
-    for mine, theirs in zip(groups, saved_groups, strict=True):  # PyTorch takes these from the file unchecked
+    for mine, theirs in zip(groups, saved["param_groups"], strict=True):  # PyTorch takes these from the file unchecked
         for key in {"params", "initial_lr", "initial_betas", "fused"} & mine.keys():
             if theirs[key] != mine[key]:
                 raise ValueError(f"{key} of an optimizer is {one_line(theirs[key], 60)}, not {one_line(mine[key], 60)}")
-    if not any(group.get("fused") for group in groups):  # other kernels raise an error themselves
+    if not any(group.get("fused") for group in groups):
         return
-    for number, state in saved["state"].items():
-        for name, value in state.items():
-            shape = () if name == "step" else tuple(weights[number].shape)
-            # A fused kernel reads beyond the end of a tensor that is too short, and the process dies of it.
-            if isinstance(value, Tensor) and not (value.is_floating_point() and value.shape == shape):
-                is_in_it = f"{value.dtype} {tuple(value.shape)}"
-                raise ValueError(f"{one_line(name, 60)} of a weight is {is_in_it} in it, not floats {shape}")
+    tensors = ((number, *item) for number, state in saved["state"].items() for item in state.items())
+    for number, name, value in tensors:
+        shape = () if name == "step" else tuple(weights[number].shape)
+        # A fused kernel reads beyond the end of a tensor that is too short; others raise an error.
+        if isinstance(value, Tensor) and not (value.is_floating_point() and value.shape == shape):
+            is_in_it = f"{value.dtype} {tuple(value.shape)}"
+            raise ValueError(f"{one_line(name, 60)} of a weight is {is_in_it} in it, not floats {shape}")
 
 
 @contextmanager
 def restoring(path: str, trainer: Trainer, iterations: int) -> Iterator[None]:
-    """Around a training that continues from a checkpoint: an error in restoring it becomes one line with its name.
+    """Around the training that continues from `path`: what Lightning and PyTorch cannot restore is said in one line.
+
+    Errors of our own and of the system stay as they are, and so does any error after the next iteration.
 
     Args:
-        path: of the checkpoint.
-        trainer: that fits in the `with` block.
-        iterations: that the run has done before. Errors after the next one are not the checkpoint's fault.
+        iterations: that the run has done before.
 
     Raises:
-        ValueError: instead of any error of Lightning or PyTorch. Our own, and those of the system, stay as they are.
+        ValueError: for all others.
     """
     from torch import OutOfMemoryError
 
     try:
         yield
     except Exception as error:
-        is_ours = isinstance(error, ValueError | FloatingPointError) and _is_raised_here(error)
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        is_ours = isinstance(error, ValueError | FloatingPointError) and raised_in.is_relative_to(PACKAGE)
         if is_ours or isinstance(error, OSError | OutOfMemoryError) or trainer.global_step > iterations + 1:
             raise
         raise _refusal(path, error) from error
-
-
-def _is_raised_here(error: Exception) -> bool:
-    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(PACKAGE)
 
 
 def _refusal(path: str, error: Exception) -> ValueError:
