@@ -18,7 +18,14 @@ from gan_lightning.augment import Augment
 from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.losses import Loss, NonSaturating
-from gan_lightning.models.check import call_in_eval_mode, check_classes, check_networks, check_parts, check_shapes
+from gan_lightning.models.check import (
+    call_in_eval_mode,
+    check_classes,
+    check_networks,
+    check_numbers,
+    check_parts,
+    check_shapes,
+)
 from gan_lightning.noise import BLOCK_SIZE, block_seed, derive_seed, draw_latents
 from gan_lightning.penalties import Constraint, Penalty, check_combination
 from gan_lightning.schedules import Schedule, check_beta2
@@ -86,11 +93,7 @@ class GAN(LightningModule):
         networks: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key}={value} must be a whole number, 1 or more")
-        if max_gradient_norm is not None and max_gradient_norm <= 0:
-            raise ValueError(f"max_gradient_norm={max_gradient_norm} must be positive, or null for no limit")
+        check_numbers(latent_dim, n_critic, max_gradient_norm)
         check_parts(
             loss=loss, conditioning=conditioning, penalty=penalty, constraint=constraint, augment=augment, ema=ema
         )

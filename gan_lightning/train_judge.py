@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gan_lightning.cli.checks import check_values, whole
 from gan_lightning.cli.command import command
@@ -58,11 +58,8 @@ def train_and_save(
     name: str,
     *,
     out: str | Path | None = None,
-    seed: int = 0,
-    epochs: int = 12,
-    distortion: str = "affine",
-    device: str = "cpu",
     report: Callable[[str], None] = print,
+    **settings: Any,
 ) -> Judge:
     """Train a judge on the training split, measure its accuracy on the test split, and save it.
 
@@ -71,8 +68,8 @@ def train_and_save(
         name: of the data set.
         out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy go to pins.json next to it,
             so that `load_judge` notices a damaged file.
-        distortion: `affine` for drawings, `shift` for photographs, see `metrics/classifier.py`.
         report: called with each line of progress.
+        settings: seed, epochs, distortion, device; see `metrics/classifier.py`.
 
     Raises:
         ValueError: if `out` does not end in .safetensors, or all images are of one class.
@@ -90,18 +87,8 @@ def train_and_save(
             f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "
             "divide them into folders by class"
         )
-    judge = train_classifier(
-        data.images("train"),
-        data.labels("train"),
-        data.images("test"),
-        data.labels("test"),
-        name=name,
-        seed=seed,
-        epochs=epochs,
-        distortion=distortion,
-        device=device,
-        report=report,
-    )
+    train, test = ((data.images(split), data.labels(split)) for split in ("train", "test"))
+    judge = train_classifier(*train, *test, name=name, report=report, **settings)
     with written_whole(path) as part:
         save_judge(judge, part)
     known = pins(path.parent) | {path.stem: {"sha256": judge.sha256, "test_accuracy": judge.test_accuracy}}

@@ -91,7 +91,7 @@ def _none_for(override: str, config_name: str) -> str:
         return f"{key}={nothing[0]}"
     if key in ("experiment", "sweep"):  # conf/ chooses none
         return override
-    part = f", a part of it with ~{key}.<name>" if key == "callbacks" else ""
+    part = f", a part of it with ~{key}.<name>" if key in ("callbacks", "control") else ""
     raise UsageError(f"{override}: it cannot be left out{part}; {key} is one of {', '.join(options(key))}")
 
 

@@ -118,35 +118,34 @@ class FolderReader:
                             save_file(tensors, part, {"content": content, "about": json.dumps(about)})
         return path
 
+    def _place(self, path: Path, row: Tensor, number: int, reasons: dict[int, str]) -> bool:
+        """Read a picture into its row; False if that fails. Pillow raises many kinds of errors."""
+        try:
+            with Image.open(path) as picture:
+                picture.draft(None, (2 * self.image_shape[2], 2 * self.image_shape[1]))  # large JPEGs: faster
+                row[:] = fit(picture, self.image_shape)
+        except MemoryError:
+            raise
+        except Image.DecompressionBombError:
+            reasons[number] = f"over {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels; make it smaller"
+            return False
+        except Unfit as error:
+            reasons[number] = str(error)
+            return False
+        except Exception as error:
+            log.debug("%s: %s", path, error)
+            return False
+        return True
+
     def _read_all(self, root: Path, files: list[File]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Images and labels of both splits, and facts for the log."""
         paths = [file.path for file in files]
         images = torch.empty(len(paths), *self.image_shape, dtype=torch.uint8)
-
         reasons: dict[int, str] = {}  # why a whole picture is left out
-
-        def place(number: int) -> bool:
-            """Read a picture into its row; False if that fails. Pillow raises many kinds of errors."""
-            try:
-                with Image.open(root / paths[number]) as picture:
-                    picture.draft(None, (2 * self.image_shape[2], 2 * self.image_shape[1]))  # large JPEGs: faster
-                    images[number] = fit(picture, self.image_shape)
-            except MemoryError:
-                raise
-            except Image.DecompressionBombError:
-                reasons[number] = f"over {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels; make it smaller"
-                return False
-            except Unfit as error:
-                reasons[number] = str(error)
-                return False
-            except Exception as error:
-                log.debug("%s: %s", paths[number], error)
-                return False
-            return True
-
         with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             warnings.simplefilter("ignore")  # Pillow's, about odd files
-            readable = list(pool.map(place, range(len(paths))))
+            whole, everywhere = [root / path for path in paths], [reasons] * len(paths)
+            readable = list(pool.map(self._place, whole, images, range(len(paths)), everywhere))
         tops = {path.split("/")[0] for path in paths if "/" in path}
         test = next((name for name in TEST_FOLDERS if name in tops and "train" in tops), "")
         kept, places = arrange(paths, readable, test)

@@ -10,6 +10,8 @@ from torch import Tensor
 from gan_lightning.images import normalize
 from gan_lightning.metrics.judge import Judge, extract, to_bytes
 
+PEAK_RATE = 3e-3  # learning rate after a quarter of the training
+
 
 def train_classifier(
     images: Tensor,
@@ -21,7 +23,6 @@ def train_classifier(
     seed: int = 0,
     epochs: int = 12,
     batch_size: int = 128,
-    learning_rate: float = 3e-3,
     width: int = 128,
     distortion: str = "affine",
     device: torch.device | str = "cpu",
@@ -29,58 +30,56 @@ def train_classifier(
 ) -> Judge:
     """Train a classifier: cross-entropy, AdamW, one cycle of the learning rate, images moved a little.
 
-    The test split is used only after training, for the accuracy that the judge carries. (That accuracy is a little too
-    good where it has chosen the recipe, as with Fashion-MNIST's `shift`.) The same seed gives the same judge on the
-    same machine and number of threads.
-
     Args:
-        images: (N, C, H, W) uint8, N >= batch_size.  labels: (N,) int64 in [0, K).  Likewise the test split.
-        name: of the data set.
-        epochs: passes over `images`.
-        learning_rate: the peak, after a quarter of the training.
-        distortion: `affine` for drawings, see `move_a_little`; `shift` for photographs, whose texture interpolation
-            would blur, see `shift_and_mirror`.
+        images: (N, C, H, W) uint8, N >= batch_size.  labels: (N,) int64 in [0, K).
+        test_images, test_labels: likewise; used after training only, for the accuracy that the judge carries.
+        distortion: `affine` for drawings; `shift` for photographs, whose texture interpolation would blur.
         report: called with a line for people after each epoch.
     """
     if len(images) < batch_size:
         raise ValueError(f"{len(images)} images are too few to train a judge; give at least {batch_size}.")
     if distortion not in DISTORTIONS:
         raise ValueError(f"distortion={distortion} must be one of {', '.join(DISTORTIONS)}")
-    device = torch.device(device)
-    num_classes = int(labels.max()) + 1
     images, labels = images.to(device), labels.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(images.device).manual_seed(seed)
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         torch.manual_seed(seed)  # initial weights and dropout
-        judge = Judge(name, shape, num_classes, width, batch_norm=True).to(device)
+        judge = Judge(name, shape, int(labels.max()) + 1, width, batch_norm=True).to(device)
         judge.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
-        steps = len(images) // batch_size * epochs
-        optimizer = torch.optim.AdamW(judge.parameters(), lr=learning_rate, weight_decay=0.05)
-        steps = max(steps, 8)  # with fewer, a quarter of the cycle is no step
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.25)
+        optimizer = torch.optim.AdamW(judge.parameters(), lr=PEAK_RATE, weight_decay=0.05)
+        steps = max(len(images) // batch_size * epochs, 8)  # with fewer, a quarter of the cycle is no step
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.25)
         for epoch in range(epochs):
-            order = torch.randperm(len(images), generator=generator, device=device)
-            total = torch.zeros((), device=device)
+            order = torch.randperm(len(images), generator=generator, device=images.device)
+            total = torch.zeros((), device=images.device)
             for batch in order.split(batch_size)[: len(images) // batch_size]:
-                inputs = DISTORTIONS[distortion](normalize(images[batch]), generator).to(
-                    memory_format=torch.channels_last
-                )
-                features = judge.features(inputs)
-                logits = judge.classify(F.dropout(features, 0.3))  # spreads each class over many features
-                loss = F.cross_entropy(logits, labels[batch])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                moved = DISTORTIONS[distortion](normalize(images[batch]), generator)
+                total += learn(judge, moved, labels[batch], optimizer)
                 schedule.step()
-                total += loss.detach()
             report(f"epoch {epoch + 1}/{epochs}: loss {total.item() * batch_size / len(images):.4f}")
-    judge = scaled(judge.to(memory_format=torch.contiguous_format).fused(), images)
-    judge.to(memory_format=torch.channels_last)
+    judge = in_use(judge, images)
     judge.test_accuracy = accuracy(judge, test_images, test_labels)
     judge.recipe = {"seed": seed, "epochs": epochs, "augment": distortion}  # `augment` in the files of judges
     to_bytes(judge)  # sets the hash, which scores carry
     return judge
+
+
+def in_use(judge: Judge, images: Tensor) -> Judge:
+    """The judge without BatchNorm layers of their own, its features scaled."""
+    judge = scaled(judge.to(memory_format=torch.contiguous_format).fused(), images)
+    return judge.to(memory_format=torch.channels_last)
+
+
+def learn(judge: Judge, images: Tensor, labels: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """One step of the optimizer; the loss before it."""
+    features = judge.features(images.to(memory_format=torch.channels_last))
+    logits = judge.classify(F.dropout(features, 0.3))  # spreads each class over many features
+    loss = F.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def move_a_little(

@@ -20,6 +20,15 @@ PARTS = {  # an attribute that each part must have, and an example
 }
 
 
+def check_numbers(latent_dim: int, n_critic: int, max_gradient_norm: float | None) -> None:
+    """Raises ValueError for a number that GAN cannot have."""
+    for key, value in {"latent_dim": latent_dim, "n_critic": n_critic}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key}={value} must be a whole number, 1 or more")
+    if max_gradient_norm is not None and max_gradient_norm <= 0:
+        raise ValueError(f"max_gradient_norm={max_gradient_norm} must be positive, or null for no limit")
+
+
 def check_parts(**parts: Any) -> None:
     """Raises ValueError if a part, by its name in PARTS, is something else."""
     for name, part in parts.items():
