@@ -19,6 +19,7 @@ from gan_lightning.runs.resume import save_end, scores_until
 from gan_lightning.runs.state import METRICS, run_state
 from gan_lightning.runs.typed import as_argument, rerun_command
 from gan_lightning.terminal import format_seconds
+from gan_lightning.trackers.tracker import trackers
 
 
 class Record(Callback):
@@ -120,7 +121,8 @@ def summary(trainer: Trainer, resumed_at: int = 0) -> str:
     lines = [f"everything is in {name}", f"  pictures     {name}/samples/"]
     if can_sample:
         lines.append(f"  more images  {python()} -m gan_lightning.sample ckpt={name}")
-    lines.append(f"  curves       {python()} -m tensorboard.main --logdir {'outputs' if below_outputs else name}")
+    looks = (tracker.how_to_look("outputs" if below_outputs else name) for tracker in trackers(trainer))
+    lines += [f"  curves       {command}" for command in looks if command]
     if state == "stopped":
         lines.append(f"  go on        {python()} -m gan_lightning resume={name}")
     if not content:  # ~control.record

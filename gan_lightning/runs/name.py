@@ -1,11 +1,14 @@
-"""The name of a run's folder, which all processes of the run must agree on."""
+"""The last part of the name of a run's folder, which all processes of the run must agree on.
+
+The rest of it, outputs/<model>-<data>/, is `hydra.run.dir` in conf/train.yaml.
+"""
 
 import os
 from datetime import datetime, timedelta
 
 
 def run_name(rank: int) -> str:
-    """The name of a new run's folder: the time at which it starts; under srun the number of the job.
+    """`${run_name:}` in the YAML: the time at which a run starts; under srun the number of the job.
 
     Under torchrun the first process's time counts for all.
     """
@@ -13,9 +16,7 @@ def run_name(rank: int) -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _from_rank_zero(now, rank)
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        restarts = os.environ.get(
-            "SLURM_RESTART_COUNT", "0"
-        )  # a job that is queued again counts its steps from 0 again
+        restarts = os.environ.get("SLURM_RESTART_COUNT", "0")  # a job that is queued again counts its steps anew
         return f"slurm_{os.environ['SLURM_JOB_ID']}_{os.environ['SLURM_STEP_ID']}_{restarts}"
     return now
 

@@ -4,6 +4,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
+from gan_lightning.files import python
 from gan_lightning.trackers.tracker import Tracker
 
 
@@ -24,6 +25,9 @@ class TensorBoard(TensorBoardLogger, Tracker):
 
     def show_charts(self, charts: dict[str, list[str]]) -> None:
         self.experiment.add_custom_scalars({"GAN": {title: ["Multiline", tags] for title, tags in charts.items()}})
+
+    def how_to_look(self, folder: str) -> str:
+        return f"{python()} -m tensorboard.main --logdir {folder}"
 
     def show_result(self, scores: dict[str, float]) -> None:
         # Only the entry in HParams. add_hparams would open a second event file, and Lightning's log_hyperparams would

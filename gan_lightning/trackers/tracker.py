@@ -15,7 +15,10 @@ from torch import Tensor
 
 
 class Tracker:
-    """Override what the tracker can show; what it cannot is left out."""
+    """Override what the tracker can show; what it cannot is left out.
+
+    `describe` and `go_on` are called in every process of a run, before training; the others in the first one only.
+    """
 
     # The run's config, `{"optimizer.generator.lr": 1e-3, ...}`, and what of it a score may depend on.
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -39,6 +42,10 @@ class Tracker:
 
     def show_charts(self, charts: dict[str, list[str]]) -> None:
         """Put the curves of several tags on one chart: title -> tags."""
+
+    def how_to_look(self, folder: str) -> str:
+        """The command that shows the curves of the runs below a folder, for the end of a run; empty: there is none."""
+        return ""
 
     def show_result(self, scores: dict[str, float]) -> None:
         """Take the last losses and scores of a run that has ended."""
