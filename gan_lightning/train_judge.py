@@ -68,11 +68,9 @@ def train_and_save(
 
     Args:
         data: fetched, images uint8 and labels int64.
-        name: of the data set.
         out: a .safetensors file; None: where `load_judge(name)` looks. Hash and accuracy go to pins.json next to it,
             so that `load_judge` notices a damaged file.
         distortion: `affine` for drawings, `shift` for photographs, see `metrics/classifier.py`.
-        report: called with each line of progress.
 
     Raises:
         ValueError: if `out` does not end in .safetensors, or all images are of one class.
@@ -90,17 +88,9 @@ def train_and_save(
             f"data.root={data.root}: all images are of one class, and a judge learns to tell classes apart; "
             "divide them into folders by class"
         )
+    parts = [part(split) for split in ("train", "test") for part in (data.images, data.labels)]
     judge = train_classifier(
-        data.images("train"),
-        data.labels("train"),
-        data.images("test"),
-        data.labels("test"),
-        name=name,
-        seed=seed,
-        epochs=epochs,
-        distortion=distortion,
-        device=device,
-        report=report,
+        *parts, name=name, seed=seed, epochs=epochs, distortion=distortion, device=device, report=report
     )
     with written_whole(path) as part:
         save_judge(judge, part)
