@@ -5,12 +5,13 @@ from itertools import combinations, product
 
 import pytest
 import torch
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from test_gan import BATCH_SIZE, LATENT_DIM, SHAPE, descend, small_gan, trained_once
 from torch.testing import assert_close
 
 from gan_lightning.callbacks.scalars import Scalars
+from gan_lightning.cli.errors import explain
 from gan_lightning.files import options
 from gan_lightning.losses import Hinge, NonSaturating, Wasserstein
 from gan_lightning.models import dcgan
@@ -129,9 +130,9 @@ def test_switch_that_a_model_does_not_have_is_no_key_of_it(compose):
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: " ".join(row.values()))
 def test_bad_pair_is_refused_in_one_line_that_names_both(compose, row):
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(InstantiationException) as refused:
         build_gan(compose(*overrides(row)))
-    line = str(refused.value)
+    line = explain(refused.value)
     assert "\n" not in line and all(setting in line for setting in overrides(row))
 
 

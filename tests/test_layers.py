@@ -164,7 +164,7 @@ def test_watching_a_run_changes_nothing(tmp_path, family):
         fit(gan, tmp_path, BATCHES, **settings)
         return weights(gan)
 
-    watchers = [Console(every_n_steps=1), Dashboard({"seed": 0}, {})]
+    watchers = [Console(every_n_steps=1), Dashboard()]
     logger = TensorBoardLogger(tmp_path, name="", version="")
     assert same(trained(), trained(callbacks=watchers, logger=logger))
 

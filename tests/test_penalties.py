@@ -226,10 +226,10 @@ def test_schedule_is_set_from_the_command_line(compose):
 
 
 def test_schedule_for_no_penalty_is_refused(compose):
-    from gan_lightning.train import build_gan
+    from gan_lightning.cli.checks import check
 
     with pytest.raises(ValueError, match=r"penalty=\{schedule: .*penalty=none has no settings; choose a penalty"):
-        build_gan(compose("penalty=none", "+schedule@penalty.schedule=cosine"))
+        check(compose("penalty=none", "+schedule@penalty.schedule=cosine"))
 
 
 # --- Weight clipping -----------------------------------------------------------------------------------------

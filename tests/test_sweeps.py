@@ -434,7 +434,8 @@ def test_several_sweeps_share_one_study(sweep, folder, tmp_path, storage):
 
 
 def test_a_database_whose_tables_another_sweep_is_making_is_opened_a_moment_later(monkeypatch):
-    answers = [RuntimeError("table studies already exists"), "storage"]
+    version = "UNIQUE constraint failed: alembic_version.version_num"
+    answers = [RuntimeError("table studies already exists"), RuntimeError(version), "storage"]
 
     def get_storage(url):
         if isinstance(answer := answers.pop(0), Exception):

@@ -13,6 +13,7 @@ import copy
 import functools
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -163,6 +164,8 @@ def _explain_job(error: Exception, config: DictConfig, config_name: str) -> str:
         with contextlib.suppress(ValueError):  # a broken file there has been named, or is not what failed
             overrides += [word for word in typed_overrides(Path(folder)) if word not in overrides]
         missing = error.full_key if isinstance(error, ConfigKeyError | ConfigAttributeError) else None
+        if found := re.match(r"Interpolation key '([\w.]+)' not found", str(error)):  # another key refers to it
+            missing = found[1]
         if missing and not any(word.lstrip("~") == missing for word in overrides):
             return f"{shorten(Path(folder) / '.hydra' / 'config.yaml')} lacks {missing}, which every run has"
     return explain(error, folder, overrides, place, config)

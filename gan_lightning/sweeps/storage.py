@@ -35,7 +35,8 @@ def open_database(url: str, tries: int = 5) -> BaseStorage:
     try:
         return get_storage(url)
     except Exception as error:
-        if tries == 1 or "already exists" not in str(error):
+        beaten = "already exists" in str(error) or "alembic_version" in str(error)  # a table, or its version
+        if tries == 1 or not beaten:
             raise
     time.sleep(1)
     return open_database(url, tries - 1)
