@@ -30,14 +30,7 @@ def cache_folder(name: str) -> Path:
 
 
 def expand(path: str | Path, key: str) -> Path:
-    """Replace `~` by the home folder.
-
-    Args:
-        key: what sets the path, for the message.
-
-    Raises:
-        ValueError: if the user has no home folder, as in some containers.
-    """
+    """Replace `~` by the home folder; ValueError, with `key`, if the user has none, as in some containers."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

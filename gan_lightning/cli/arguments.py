@@ -20,11 +20,7 @@ OUR_LOGGING = "hydra/job_logging=gan_lightning"
 
 
 def read_argv(config_name: str) -> argparse.Namespace:
-    """Parse `sys.argv`, and put in its place what Hydra is to read.
-
-    Raises:
-        UsageError: if it cannot be read.
-    """
+    """Parse `sys.argv`, and put in its place what Hydra is to read. Raise UsageError if it cannot be read."""
     parser = get_args_parser()
 
     def refuse(message: str) -> None:
@@ -73,11 +69,7 @@ def _use_folder(args: argparse.Namespace, flags: list[str]) -> list[str]:
 
 
 def _none_for(override: str, config_name: str) -> str:
-    """`~penalty` stands for `penalty=none`; other overrides stay as they are.
-
-    Raises:
-        UsageError: if a run needs what is taken away.
-    """
+    """`~penalty` stands for `penalty=none`; other overrides stay as they are."""
     word = re.fullmatch(r"~(\w+)(=.*)?", override)
     settings = (conf_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
     if not word or not re.search(rf"(?m)^(  - )?{word[1]}:", settings):
@@ -96,14 +88,7 @@ def _none_for(override: str, config_name: str) -> str:
 
 
 def _resume(args: argparse.Namespace) -> list[str]:
-    """If `resume=` is typed, make `args` start from the config of that run.
-
-    Returns:
-        The flags to add.
-
-    Raises:
-        UsageError: if the run cannot be resumed, or not with these overrides.
-    """
+    """If `resume=` is typed, make `args` start from the config of that run; returns the flags to add."""
     if not any(override.startswith("resume=") for override in args.overrides):  # ++resume=: it is rewritten already
         return []
     if args.config_path or args.multirun:
@@ -125,11 +110,7 @@ def _resume(args: argparse.Namespace) -> list[str]:
 
 
 def _prepare_sweep(args: argparse.Namespace) -> None:
-    """With -m, register our Hydra plugins, and choose the grid unless another sweep is typed.
-
-    Raises:
-        UsageError: for a sweep's settings without -m.
-    """
+    """With -m, register our Hydra plugins, and choose the grid unless another sweep is typed."""
     sweeps = [override for override in args.overrides if re.match(r"\+*sweep[=./]", override)]
     if args.multirun:
         _register_plugins()

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from gan_lightning.cli.errors import explain_clipping
-from gan_lightning.cli.keys import typed_key
+from gan_lightning.cli.errors import explain_clipping, typed_key
 from gan_lightning.files import conf_dir, shorten
 from gan_lightning.runs.current import choices, overrides
 from gan_lightning.runs.resume import SCHEDULES
@@ -31,11 +30,7 @@ class Rule(NamedTuple):
 
 
 def whole(least: int, null: str | None = None) -> Rule:
-    """A whole number.
-
-    Args:
-        null: what null stands for; without it null is refused.
-    """
+    """A whole number. `null` says what null stands for; without it null is refused."""
     words = f"a whole number, {least} or more" + (f", or null for {null}" if null else "")
     return Rule(lambda value: (value is None and bool(null)) or (type(value) is int and value >= least), words)
 
@@ -46,13 +41,7 @@ def one_of(*choices: str | bool | None) -> Rule:
 
 
 def check_values(config: DictConfig, rules: Mapping[str, Rule], block: str = "") -> None:
-    """Raise ValueError for the first value that breaks its rule.
-
-    Args:
-        config: of a command, or a block of it.
-        rules: by key.
-        block: the key of the block.
-    """
+    """Raise ValueError for the first value of a command, or of its block `block`, that breaks its rule."""
     for key, rule in rules.items():
         if not rule.holds(value := config[key]):
             raise ValueError(f"{block and f'{block}.'}{key}={value} must be {rule.words}")
@@ -65,9 +54,6 @@ def check_numbers(config: DictConfig, config_name: str) -> None:
     """Refuse a fraction where a whole number belongs, and text where a number does.
 
     A key takes what its value in conf/<config_name>.yaml is, or what the class that it is an argument of asks for.
-
-    Raises:
-        ValueError: for the first one; the message names its key.
     """
     for key, value, kind in _numbers(config, config_name):
         for number in value if isinstance(value, list) else [value]:
@@ -104,19 +90,16 @@ def _numbers_of_block(config: DictConfig, block: DictConfig, path: str) -> Itera
 
 def _kind(hint: Any) -> type | None:
     """int or float, if the hint is one, or an optional or a sequence of it; None if it allows text or a flag."""
-    parts = set(_parts(hint))
+    parts = _parts(hint)
     if parts & {str, bool, object, Any} or not parts & {int, float}:
         return None
     return float if float in parts else int
 
 
-def _parts(hint: Any) -> Iterator[Any]:
+def _parts(hint: Any) -> set[Any]:
     """`tuple[float | None, ...]` -> float, None, ..."""
     inner = get_args(hint)
-    if not inner:
-        yield hint
-    for part in inner:
-        yield from _parts(part)
+    return set().union(*map(_parts, inner)) if inner else {hint}
 
 
 # --- A training ----------------------------------------------------------------------------------------------

@@ -136,13 +136,7 @@ def _start(hydra_main: Callable[[], None], args: argparse.Namespace, config_name
 
 
 def _report(error: Exception, config: DictConfig, config_name: str, started: float) -> None:
-    """Print one line, write it to a training's error.txt, and the traceback to the log file.
-
-    Args:
-        config: of the job, before anything was built from it.
-        config_name: of the command.
-        started: when the job started, in seconds since the epoch.
-    """
+    """Print one line, write it to a training's error.txt, and the traceback to the log file."""
     job, number = HydraConfig.get(), rank()
     folder = job.runtime.output_dir
     line = _explain_job(error, config, config_name)
@@ -180,9 +174,7 @@ def _explain_job(error: Exception, config: DictConfig, config_name: str) -> str:
 def _keep(file: Path, line: str, started: float, patience: float) -> str:
     """Write why a run failed to its error.txt, and return it. The first of its processes to fail knows best.
 
-    Args:
-        started: when this process started, in seconds since the epoch.
-        patience: seconds to wait for another process to write first.
+    A process waits `patience` seconds for another one to write first.
     """
     state = run_state(file.parent)
     if state.is_final or (state.name == "running" and rank() == 0):

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from gan_lightning.cli.keys import typed_key
 from gan_lightning.files import conf_dir, groups, options, shorten
 from gan_lightning.terminal import one_line
 
 WHOLE_CONFIG = "--help lists the choices, --cfg job prints every key"
+REFERENCE = re.compile(r"\$\{(?:oc\.select:)?(\w[\w.]*)(?:,[^}]*)?\}")
 
 
 class UsageError(Exception):
@@ -68,8 +69,9 @@ def explain(
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or message.rpartition(" ")[2]
         return f"{key} is not set; add {key}=…"
-    if deleted := _deleted(error, overrides):
-        return f"{deleted}: it cannot be left out; type a value, {error.full_key}=…"  # type: ignore[attr-defined]
+    missing = error.full_key if isinstance(error, ConfigKeyError | ConfigAttributeError) else None
+    if deleted := next((word for word in overrides if missing and word.partition("=")[0] == f"~{missing}"), None):
+        return f"{deleted}: it cannot be left out; type a value, {missing}=…"
     lists = [override for override in overrides if override.partition("=")[2][:1] == "["]
     if isinstance(error, IndexError) and lists:
         return f"{lists[-1]}: the list has too few values"
@@ -77,9 +79,9 @@ def explain(
         return f"{message} {one_line(error.__cause__ or '')}".strip()
     if isinstance(error, OSError) and error.errno:
         return _explain_os_error(error, folder, overrides, place)
-    if _is_named(error, "MisconfigurationException"):
+    if type(error).__name__ == "MisconfigurationException":
         return _explain_misconfiguration(message, overrides)
-    if _is_named(error, "OutOfMemoryError"):
+    if type(error).__name__ == "OutOfMemoryError":
         return f"out of GPU memory; a smaller data.batch_size may fit ({message.partition('. ')[0]})"
     if another_ended(error):
         return "another process of this run has ended; its own error says why"
@@ -95,7 +97,7 @@ def is_bug(error: BaseException) -> bool:
     if cause is not error and _refused_argument(cause) is not None:
         return False
     expected = isinstance(cause, HydraException | OmegaConfBaseException | OSError | ImportError)
-    foreign = _is_named(cause, "MisconfigurationException", "OutOfMemoryError")
+    foreign = type(cause).__name__ in ("MisconfigurationException", "OutOfMemoryError")
     return not (expected or foreign or _is_refusal(cause))
 
 
@@ -110,18 +112,6 @@ def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, ValueError | FloatingPointError) and not decoding
 
 
-def _is_named(error: BaseException, *names: str) -> bool:
-    """Is it one of these classes of Lightning or torch, which are not imported here?"""
-    return type(error).__name__ in names
-
-
-def _deleted(error: BaseException, overrides: Iterable[str]) -> str | None:
-    """The override that took away the key which is missing now."""
-    if not isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return None
-    return next((override for override in overrides if override.partition("=")[0] == f"~{error.full_key}"), None)
-
-
 def _explain_instantiation(error: InstantiationException, overrides: Sequence[str], config: DictConfig | None) -> str:
     """A class that is not there, or refuses its arguments: put the block's key before what it says."""
     cause = _root(error)
@@ -132,8 +122,11 @@ def _explain_instantiation(error: InstantiationException, overrides: Sequence[st
     key = typed_key(block, config)
     refused = _refused_argument(cause)
     if target and refused:
+        accepted = arguments(target)
+        near = difflib.get_close_matches(refused, accepted, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it takes {_listed(accepted)}"
         way_out = _leave_out(f"{key}.{refused}", overrides)
-        return f"{key}.{refused}: {_explain_argument(target, refused)}{way_out}"
+        return f"{key}.{refused}: {target} has no such argument; {hint}{way_out}"
     if target and found and refused is not None:
         return f"{key}: {target} takes no arguments{_leave_out(f'{key}.<name>', overrides)}"
     if isinstance(cause, InstantiationException | ImportError):
@@ -151,13 +144,6 @@ def _refused_argument(cause: BaseException) -> str | None:
     if named := re.search(r"unexpected keyword argument '(\w+)'", str(cause)):
         return named[1]
     return "" if re.search(r"\w+\(\) takes no arguments", str(cause)) else None
-
-
-def _explain_argument(target: str, argument: str) -> str:
-    accepted = arguments(target)
-    near = difflib.get_close_matches(argument, accepted, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"it takes {_listed(accepted)}"
-    return f"{target} has no such argument; {hint}"
 
 
 def _leave_out(key: str, overrides: Sequence[str]) -> str:
@@ -254,6 +240,28 @@ def _root(error: BaseException) -> BaseException:
     while isinstance(error, InstantiationException) and error.__cause__:
         error = error.__cause__
     return error
+
+
+def typed_key(key: str, config: DictConfig | None = None) -> str:
+    """The key that a user types: `gan.penalty.weight` -> `penalty.weight`, if `gan` has `penalty: ${penalty}`.
+
+    Args:
+        config: conf/train.yaml if None.
+    """
+    texts = OmegaConf.to_container(_train_yaml() if config is None else config, resolve=False)
+    names = key.split(".")
+    for length, name in enumerate(names, start=1):
+        texts = texts.get(name) if isinstance(texts, dict) else None
+        if isinstance(texts, str) and (reference := REFERENCE.fullmatch(texts)):
+            return typed_key(".".join([reference[1], *names[length:]]), config)
+    return key
+
+
+@cache
+def _train_yaml() -> DictConfig:
+    config = OmegaConf.load(conf_dir() / "train.yaml")
+    assert isinstance(config, DictConfig)
+    return config
 
 
 # --- The config cannot be composed -------------------------------------------------------------------------

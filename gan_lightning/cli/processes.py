@@ -21,11 +21,7 @@ NUMBERS = (*TOGETHER, "WORLD_SIZE", "NODE_RANK")
 
 
 def check_launcher() -> None:
-    """Remove empty variables from the environment.
-
-    Raises:
-        UsageError: for a variable that is not a number, or is left over from a launcher of other processes.
-    """
+    """Remove empty variables; raise UsageError for one that is no number, or left over from another launcher."""
     for name in (*NUMBERS, "SOURCE_DATE_EPOCH"):  # torch reads the last one when it is imported
         if (value := os.environ.get(name)) == "":
             del os.environ[name]

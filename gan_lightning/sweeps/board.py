@@ -20,13 +20,7 @@ SAID = re.compile(r"INFO +gan_lightning[\w.]*: (\S.*)")  # logged by us, not by 
 
 
 class Board:
-    """The workers of a sweep and the best score so far.
-
-    Args:
-        workers: slots for jobs.
-        metric: the number in metrics.json that ranks the jobs.
-        direction: minimize | maximize; None: the metric's own.
-    """
+    """The workers of a sweep and the best score so far."""
 
     def __init__(self, workers: int, metric: str, direction: str | None = None) -> None:
         self.metric = metric
@@ -69,8 +63,8 @@ class Board:
     def _tell(self, job: Job, state: RunState, when: str) -> None:
         value = state.score(self.metric)
         with self.lock:
-            if state.name == "done" and value is not None and (self.best is None or self._key(value) < self.best[0]):
-                self.best = self._key(value), job.number
+            if state.name == "done" and value is not None:
+                self.best = min(filter(None, (self.best, (self.sign * value, job.number))), key=lambda pair: pair[0])
         parts = [f"job {job.number}: {state.name} {when}"]
         if state.error:
             parts.append(state.error)
@@ -79,9 +73,6 @@ class Board:
         if self.best:
             parts.append(self._best())
         log.log(logging.WARNING if state.error else logging.INFO, "%s", "; ".join(parts))
-
-    def _key(self, value: float) -> float:
-        return self.sign * value
 
     def _best(self) -> str:
         assert self.best

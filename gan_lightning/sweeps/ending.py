@@ -28,13 +28,10 @@ def at_work(config: DictConfig, launcher: Any, stopping: threading.Event | None)
     """Run the jobs of a sweep inside of this: it writes sweep.log, and listens to Ctrl-C and SIGTERM.
 
     The first Ctrl-C sets `stopping`, so that the jobs save and end; the second one kills them; the third one is
-    Python's own.
+    Python's own. At the end it raises KeyboardInterrupt, if there was one.
 
     Args:
         stopping: None for a launcher whose jobs see the Ctrl-C themselves.
-
-    Raises:
-        KeyboardInterrupt: at the end, after a Ctrl-C.
     """
     pressed = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM) if stopping else ()
@@ -104,11 +101,7 @@ def stop(
 
 
 def finish(config: DictConfig) -> None:
-    """Print a sweep's leaderboard, and write it to the sweep's folder.
-
-    Raises:
-        JobsFailed: if a job failed.
-    """
+    """Print a sweep's leaderboard, and write it to the sweep's folder. Raise JobsFailed if a job failed."""
     folder, settings = Path(config.hydra.sweep.dir), config.sweep
     with FileLock(folder / ".leaderboard.lock"):  # several sweeps of one study may end together
         rows = rank_runs(folder, settings.metric, settings.direction)

@@ -24,14 +24,13 @@ class GridSweeper(BasicSweeper):
         """Raise JobsFailed if a job ended without a result."""
         assert self.config and self.launcher
         folder = Path(self.config.hydra.sweep.dir)
-        direction_of(
-            self.config.sweep.metric, self.config.sweep.direction, "sweep.direction"
-        )  # raises for a mistyped one
-        if not self.config.metrics and self.config.sweep.metric.startswith("metrics/"):
-            log.warning("metrics=none: no job will have %s to be ranked by", self.config.sweep.metric)
+        settings = self.config.sweep
+        direction_of(settings.metric, settings.direction, "sweep.direction")  # raises for a mistyped one
+        if not self.config.metrics and settings.metric.startswith("metrics/"):
+            log.warning("metrics=none: no job will have %s to be ranked by", settings.metric)
         if not isinstance(self.launcher, ProcessLauncher):  # Hydra's launcher would write into earlier runs
             for job in folder.glob("*/.hydra"):
-                check_new(job.parent, "sweep.name", self.config.sweep.name)
+                check_new(job.parent, "sweep.name", settings.name)
         stopping = getattr(self.launcher, "stopping", None)
         with alone_in(folder, "hydra.sweep.dir"), at_work(self.config, self.launcher, stopping):
             results = super().sweep(for_jobs(self.config, arguments))

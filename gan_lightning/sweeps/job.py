@@ -40,21 +40,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, and where.
+    """What to run, and where."""
 
-    Args:
-        number: in its sweep.
-        folder: of the run.
-        overrides: that its config was composed from, without those of the sweep itself.
-        threads: CPU threads of each of its processes, unless the user has set them.
-        write_config: writes `.hydra/` into the folder.
-    """
-
-    number: int
+    number: int  # in its sweep
     folder: Path
-    overrides: Sequence[str]
-    threads: int
-    write_config: Callable[[], None]
+    overrides: Sequence[str]  # without those of the sweep itself
+    threads: int  # CPU threads of each of its processes, unless the user has set them
+    write_config: Callable[[], None]  # writes `.hydra/` into the folder
 
 
 class Runner:
@@ -202,11 +194,7 @@ def prepare_processes(threads: int) -> None:
 
 
 def become(args: list[str], environment: dict[str, str], output: str) -> None:
-    """Turn this process into `python -m gan_lightning <args>`, in its own process group.
-
-    Args:
-        output: the file that it prints to.
-    """
+    """Turn this process into `python -m gan_lightning <args>`, in its own process group, printing to `output`."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -242,11 +230,7 @@ def end_group(group: int, within: float) -> None:
 
 
 def check_vacant(folder: Path, overrides: Sequence[str]) -> None:
-    """Check that a job's folder is free, or holds what this job has begun.
-
-    Raises:
-        ValueError: if it holds another run, or other files.
-    """
+    """Raise ValueError unless a job's folder is free, or holds what this job has begun."""
     if folder.exists() and any(folder.iterdir()) and not (folder / ".hydra").exists():
         raise ValueError(f"{shorten(folder)} holds files that are not a run; choose another place: sweep.name=…")
     other = typed_overrides(folder)

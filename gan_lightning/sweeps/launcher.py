@@ -122,11 +122,7 @@ def num_cpus() -> int:
 
 
 def share_gpus(workers: int, gpus_per_job: int) -> list[list[str]]:
-    """The GPUs of each slot, as in CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        ValueError: if there are too few.
-    """
+    """The GPUs of each slot, as in CUDA_VISIBLE_DEVICES; ValueError if there are too few."""
     if not gpus_per_job:
         return [[] for _ in range(workers)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

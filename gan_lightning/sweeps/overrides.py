@@ -17,14 +17,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def for_jobs(config: DictConfig, typed: Sequence[str]) -> list[str]:
-    """The overrides of all jobs: sweep.settings, then what was typed. Some may have several values.
-
-    Args:
-        config: of the sweep.
-
-    Raises:
-        ValueError: for a value that is typed twice, since both jobs would be the same.
-    """
+    """The overrides of all jobs: sweep.settings, then what was typed. Some may have several values."""
     words = [word for word, override in zip(typed, parse(typed), strict=True) if not of_sweep(override)]
     keys = {override.key_or_group for override in parse(words)}
     check_once(typed)
@@ -36,6 +29,7 @@ def for_jobs(config: DictConfig, typed: Sequence[str]) -> list[str]:
 
 
 def check_once(typed: Sequence[str]) -> None:
+    """Raise ValueError for a value that is typed twice, since both jobs would be the same."""
     for override in parse(typed):
         if override.is_choice_sweep():
             values = [str(value) for value in override.sweep_iterator()]
@@ -58,7 +52,6 @@ def of_the_run(overrides: Sequence[str]) -> list[str]:
 
 
 def job_folder(config: DictConfig, number: int) -> Path:
-    """The folder of a job."""
     return Path(str(config.hydra.sweep.dir)) / str(number)
 
 

@@ -13,13 +13,9 @@ from optuna.trial import FrozenTrial
 
 
 class EveryCombination(BaseSampler):
-    """Give trial n the n-th combination. Optuna's GridSampler raises an error if trials are asked and told.
+    """Give trial n the n-th combination; floats need a step.
 
-    Args:
-        distributions: by key; floats need a step.
-
-    Raises:
-        ValueError: for a float without one.
+    Optuna's GridSampler raises an error if trials are asked and told.
     """
 
     def __init__(self, distributions: dict[str, BaseDistribution]) -> None:

@@ -51,9 +51,7 @@ def _typed(override: Override) -> dict[str, Any]:
         return {"low": sweep.start, "high": sweep.end} | log
     assert isinstance(sweep, RangeSweep)
     values = list(sweep.range())
-    if log:
-        return {"low": values[0], "high": values[-1]} | log
-    return {"low": values[0], "high": values[-1], "step": sweep.step}
+    return {"low": values[0], "high": values[-1], **(log or {"step": sweep.step})}
 
 
 def _text(value: Any) -> Any:
@@ -82,11 +80,7 @@ def as_override(value: Any) -> str:
 
 
 def distribution(key: str, given: dict[str, Any]) -> BaseDistribution:
-    """Optuna's distribution of one key's values.
-
-    Raises:
-        ValueError: if they are not written as in the module's docstring.
-    """
+    """Optuna's distribution of one key's values; ValueError if not written as in the module's docstring."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(given, dict):

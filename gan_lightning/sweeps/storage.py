@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 
 def open_storage(place: str) -> BaseStorage:
-    """Optuna's storage at a database's URL, or in a journal file, which many processes may write to.
-
-    Raises:
-        ValueError: if Optuna is not installed.
-    """
+    """Optuna's storage at a database's URL, or in a journal file, which many processes may write to."""
     try:
         import optuna
     except ImportError as error:

@@ -192,13 +192,7 @@ class StudySweeper(Sweeper):
 class Trials:
     """The trials of a study, shared by threads and machines: each is run once, `n_trials` in all.
 
-    Args:
-        config: of the sweep.
-        distributions: by key, of what is searched.
-        identity: what all trials must share.
-
-    Raises:
-        ValueError: if the study has trials with another identity.
+    All trials share the `identity`; ValueError if the study has some with another one.
     """
 
     def __init__(
@@ -237,10 +231,7 @@ class Trials:
         return f"study {self.settings.name}: {ended} of {self.n_trials} trials have ended"
 
     def take(self) -> tuple[Trial, dict[str, Any]] | None:
-        """The next trial to run, with its values: one that a dead sweep has begun, or else a new one.
-
-        None if there are enough.
-        """
+        """The next trial, with its values: one that a dead sweep has begun, or else a new one; None: no more."""
         # The locks keep out this process's threads and other sweeps that see this folder. Machines that share only a
         # database may start one trial too many.
         with self.lock, FileLock(self.folder / ".sweepers" / "take.lock"):
