@@ -35,8 +35,8 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from gan_lightning.callbacks.record import ending, summary
-    from gan_lightning.runs.lock import alone_in
     from gan_lightning.runs.resume import restoring
+    from gan_lightning.runs.state import alone_in
 
     check(config)
     for name, loss in MISSED.items():
@@ -129,7 +129,7 @@ def build_loggers(config: DictConfig, resumed_at: int) -> list[Any]:
     from hydra.utils import instantiate
 
     from gan_lightning.cli.errors import arguments
-    from gan_lightning.runs.current import choices
+    from gan_lightning.runs.folder import choices
     from gan_lightning.runs.identity import flatten, hyperparameters
     from gan_lightning.trackers.tracker import Tracker
 

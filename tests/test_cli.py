@@ -28,7 +28,7 @@ from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.runs.folder import check_new
-from gan_lightning.runs.lock import alone_in
+from gan_lightning.runs.state import alone_in
 from gan_lightning.train import main as train
 
 SECONDS = 2  # for --help and for a mistake, as promised

@@ -14,7 +14,7 @@ from gan_lightning import __version__
 from gan_lightning.callbacks.evaluation import evaluation_of
 from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.files import python, shorten, written_whole
-from gan_lightning.runs.current import overrides
+from gan_lightning.runs.folder import overrides
 from gan_lightning.runs.resume import save_end, scores_until
 from gan_lightning.runs.state import METRICS, run_state
 from gan_lightning.runs.typed import as_argument, rerun_command

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_lightning.cli.errors import explain_clipping
 from gan_lightning.cli.keys import typed_key
 from gan_lightning.files import conf_dir, shorten
-from gan_lightning.runs.current import choices, overrides
+from gan_lightning.runs.folder import choices, overrides
 from gan_lightning.runs.resume import SCHEDULES
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,7 @@ from gan_lightning.cli.help import help_text
 from gan_lightning.cli.log import log_warnings
 from gan_lightning.cli.processes import FULL_ERROR, check_launcher, end_with_parent, parent_ends, rank
 from gan_lightning.files import BYTES, conf_dir, shorten
-from gan_lightning.runs.folder import typed_overrides
-from gan_lightning.runs.name import run_name
+from gan_lightning.runs.folder import run_name, typed_overrides
 from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.terminal import Outlet, open_outlets, say, use_utf_8
 
