@@ -60,9 +60,7 @@ def setting(config: Mapping[Any, Any]) -> dict[str, Any]:
     """The keys and values that runs must share if their scores are put together; the seed is not one of them.
 
     A data set without hashes (a folder of one's own pictures) is known by its place alone, so `data.root` is in.
-
-    Args:
-        config: of a run, as plain containers. References in it need not be resolved.
+    References in the config need not be resolved.
     """
     keys = flatten(config)
     shared = {key: value for key, value in keys.items() if role_of(key) in ("trains", "scores", "ends")}
@@ -80,10 +78,6 @@ def hyperparameters(choices: Mapping[str, str], settings: Mapping[str, Any]) -> 
     """What a run's score may follow from, for the columns of HParams: the groups' options, and the keys that train.
 
     Lists and null become text, which is all that a tracker can store of them.
-
-    Args:
-        choices: the option of each group, `{"model": "mlp"}`.
-        settings: dotted keys and their values.
     """
     chosen = {group: option for group, option in choices.items() if find_role(group) == "trains" and option}
     keys = {
