@@ -137,7 +137,7 @@ class GAN(LightningModule):
             try:
                 self.factor(schedule)
             except ValueError as error:  # the schedule does not fit the length of the run
-                raise ValueError(f"{key}.{error}") from error
+                raise ValueError(f"{key}.{error}") from None
 
     def training_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> Step:
         """One iteration on (B, C, H, W) images in [-1, 1]; returns its losses and logits."""

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What goes missing with a part of conf/control/, which is said.
+# What a run loses without a part of conf/control/; a warning says so.
 MISSED = {
     "interrupt": "Ctrl-C ends the run at once, and what was not saved is lost",
     "same_buffers": "devices with BatchNorm of their own draw different samples",
     "last_scores": "the end of the run has scores only where an evaluation was due",
-    "record": "there is no metrics.json, which sweeps and the leaderboard read",
+    "record": "there is no metrics.json, which resume, sweeps and the leaderboard read",
 }
 
 
@@ -35,8 +35,8 @@ def main(config: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from gan_lightning.callbacks.record import ending, summary
-    from gan_lightning.runs.lock import alone_in
     from gan_lightning.runs.resume import restoring
+    from gan_lightning.runs.state import alone_in
 
     check(config)
     for name, loss in MISSED.items():
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
     resumed_at = check_resume(config, gan) if config.resume else 0  # iterations
     data = instantiate(config.data)
     trainer = build_trainer(config, resumed_at=resumed_at)
-    with alone_in(Path(trainer.default_root_dir)) if rank() == 0 else nullcontext():  # the first one's lock is for all
+    with alone_in(Path(trainer.default_root_dir)) if rank() == 0 else nullcontext():  # rank 0 locks the folder for all
         try:
             with restoring(shorten(config.resume), trainer, resumed_at) if config.resume else nullcontext():
                 trainer.fit(gan, data, ckpt_path=config.resume)
@@ -59,7 +59,7 @@ def main(config: DictConfig) -> None:
 
 
 def check_resume(config: DictConfig, gan: GAN) -> int:
-    """The iterations that a run has done which is to be resumed.
+    """How many iterations the run to resume has done.
 
     Raises:
         ValueError: if its checkpoint is damaged or of another run, or the run is at its end.
@@ -129,17 +129,17 @@ def build_loggers(config: DictConfig, resumed_at: int) -> list[Any]:
     from hydra.utils import instantiate
 
     from gan_lightning.cli.errors import arguments
-    from gan_lightning.runs.current import choices
+    from gan_lightning.runs.folder import choices
     from gan_lightning.runs.identity import flatten, hyperparameters
     from gan_lightning.trackers.tracker import Tracker
 
     loggers = []
-    for block in plain(config.logger).values():
+    for block in config.logger.values():
         if not block:
             continue
-        if "save_dir" in arguments(block.get("_target_", "")):
-            block = {"save_dir": config.trainer.default_root_dir, **block}
-        loggers.append(logger := instantiate(block))
+        takes_folder = "save_dir" not in block and "save_dir" in arguments(block.get("_target_", ""))
+        folder = {"save_dir": config.trainer.default_root_dir} if takes_folder else {}
+        loggers.append(logger := instantiate(block, **folder))
         if isinstance(logger, Tracker):
             settings = flatten(plain(config))
             logger.describe(settings, hyperparameters(choices(), settings))

@@ -28,7 +28,7 @@ from gan_lightning.cli.errors import UsageError, explain, is_bug, suggest_keys
 from gan_lightning.cli.processes import check_launcher
 from gan_lightning.files import conf_dir, groups, options
 from gan_lightning.runs.folder import check_new
-from gan_lightning.runs.lock import alone_in
+from gan_lightning.runs.state import alone_in
 from gan_lightning.train import main as train
 
 SECONDS = 2  # for --help and for a mistake, as promised
@@ -623,3 +623,17 @@ def test_a_class_of_ones_own_that_takes_other_arguments_is_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_loss", raising=False)
     assert fail_here("trainer=debug", "metrics=none", f"loss._target_=own_loss.{name}").startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("override", "way_out"),
+    [
+        ("gan.n_critic=3", "type n_critic=3"),
+        ("gan.penalty.weight=1", "type penalty.weight=1"),
+        ("~gan", "type the key"),
+    ],
+)
+def test_the_block_gan_only_refers_to_what_is_typed(monkeypatch, override, way_out):
+    monkeypatch.setattr(sys, "argv", ["gan_lightning", override])
+    with pytest.raises(UsageError, match=f"{re.escape(override)}: the block gan only refers to other keys; {way_out}"):
+        read_argv("train")

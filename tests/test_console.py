@@ -161,5 +161,5 @@ def test_seconds_are_told_in_the_units_people_use(seconds, text):
 
 
 def test_interval_below_one_is_refused_by_its_key():
-    with pytest.raises(ValueError, match=r"callbacks\.console\.every_n_steps=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"every_n_steps=0 must be 1 or more"):
         Console(every_n_steps=0)

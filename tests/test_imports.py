@@ -21,7 +21,7 @@ OURS = {  # what of this package a room may import; COMMANDS may import all but 
     "gan": TORCH - {"metrics", "images"},
     "devices": set(),
     "data": {"noise", "images", "files"},
-    "trackers": {"images", "files"},
+    "trackers": {"files"},
     "runs": {"gan", "conditioning", "ema", "metrics", "files", "terminal"},
     "callbacks": TORCH | {"trackers", "gan", "runs", "files", "terminal"},
     "cli": {"runs", "files", "terminal"},

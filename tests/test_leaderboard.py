@@ -12,9 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from gan_lightning.leaderboard import main
-from gan_lightning.runs.lock import alone_in
 from gan_lightning.runs.ranking import rank_runs
-from gan_lightning.runs.state import run_state
+from gan_lightning.runs.state import alone_in, run_state
 from gan_lightning.runs.tables import show, write_csv, write_html
 
 FID = "metrics/fid"

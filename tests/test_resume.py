@@ -240,11 +240,8 @@ def test_seconds_and_iterations_are_those_of_the_whole_run(train, caplog):
 
 def test_a_finished_run_says_how_to_go_on(train):
     train("run")
-    with pytest.raises(
-        AtEnd, match=rf"is at its end, trainer\.max_epochs={EPOCHS}; .*trainer\.max_epochs=\d+"
-    ) as refused:
+    with pytest.raises(AtEnd, match=rf"is at its end, trainer\.max_epochs={EPOCHS}; .*trainer\.max_epochs=\d+"):
         train("run", resume=True)
-    assert (refused.value.key, refused.value.done, refused.value.end) == ("trainer.max_epochs", EPOCHS, EPOCHS)
     run = train("run", "trainer.max_epochs=4", resume=True)
     assert contents(run)["global_step"] == 4 * EPOCH
     # For the next time that it is resumed.
@@ -693,3 +690,10 @@ def damage(written, folder, change):
 
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_resumed_run_keeps_its_record(saved):
+    wanted = saved()
+    with pytest.raises(ValueError, match=r"~control\.record would make it another run"):
+        resumed_overrides([wanted, "~control.record"])
+    assert "~control.interrupt" in resumed_overrides([wanted, "~control.interrupt"])[1]

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 from gan_lightning.runs.folder import find_checkpoint, run_folder
-from gan_lightning.runs.lock import LOCK, alone_in, is_locked
+from gan_lightning.runs.state import LOCK, alone_in, is_locked
 
 
 def test_newest_run_is_taken_where_none_is_named(tmp_path):
@@ -39,7 +39,7 @@ def test_folder_of_a_checkpoint_is_its_runs_or_where_somebody_has_copied_it(tmp_
 HOLD = """
 import sys
 from pathlib import Path
-from gan_lightning.runs.lock import alone_in
+from gan_lightning.runs.state import alone_in
 
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)

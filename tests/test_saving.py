@@ -91,7 +91,7 @@ def test_no_half_written_file_is_left_behind(tmp_path):
 
 
 def test_zero_steps_between_saves_are_refused_by_their_key():
-    with pytest.raises(ValueError, match=r"^callbacks\.checkpoint\.every_n_steps=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"^every_n_steps=0 must be 1 or more"):
         Checkpoints(every_n_steps=0)
 
 

@@ -222,7 +222,7 @@ def test_no_worker_waits_while_trials_are_left(sweep, folder, tmp_path):
     """Jobs of unequal length on two workers: from one's end to the next one's start is less than a second."""
     sweep(
         *("sweep=study", "sweep/sampler=grid", "sweep.n_trials=null", "sweep.workers=2"),
-        *("trainer.max_epochs=1,12,2,8,1,4", "trainer.limit_train_batches=4"),
+        *("trainer.max_epochs=1,12,2,8,3,4", "trainer.limit_train_batches=4"),
     )
     lines = [line.partition(" INFO ") for line in (folder / "sweep.log").read_text().splitlines()]
     events = [(time.mktime(time.strptime(stamp[:19], "%Y-%m-%d %H:%M:%S")) + int(stamp[20:23]) / 1000, text.strip())
@@ -269,7 +269,7 @@ def test_a_trial_that_fails_counts_and_says_why(sweep, folder, tmp_path):
     sweep("sweep=study", "sweep/sampler=grid", "sweep.n_trials=null", "optimizer.generator.lr=1e-3,abc", code=1)
     good, bad = trials(folder)
     assert (good.state.name, bad.state.name) == ("COMPLETE", "FAIL")
-    assert bad.user_attrs["error"].startswith("optimizer.generator.lr=abc: 'abc' is not a number; conf/ has")
+    assert bad.user_attrs["error"].startswith("optimizer.generator.lr=abc must be a number")
 
 
 @pytest.mark.slow

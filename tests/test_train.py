@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +24,7 @@ from gan_lightning.runs.checkpoint import AtomicCheckpointIO, load_gan
 from gan_lightning.train import build_gan, build_trainer, main
 
 AT_EVALUATIONS = ("mode_collapse", "dead_generator", "memorisation")  # alarms
+KEEPS = "gan_lightning.callbacks.saving.Checkpoints"
 ONE = ("trainer.max_steps=1", "trainer.log_every_n_steps=1")  # iteration
 SCALARS = ("loss/discriminator", "loss/generator", "loss/penalty")
 
@@ -397,6 +399,8 @@ LIGHTNING = "lightning.pytorch.callbacks"
         (["+trainer.accumulate_grad_batches=2"], "use a larger data.batch_size"),
         (["trainer.precision=fp16"], "trainer.precision=fp16"),
         (["trainer.precision=transformer-engine-float16"], "use bf16-mixed or 32-true"),
+        (["+callbacks.x=3"], r"callbacks.x=3 is not a callback; write callbacks.x=\{_target_: …\}"),
+        (["cuda_graph=true", "~control.cuda_graph"], "cuda_graph=true has no effect without control.cuda_graph"),
         (["logger=none", f"+callbacks.lr._target_={LIGHTNING}.LearningRateMonitor"], "callbacks.lr: logger=none"),
         ([f"+callbacks.bar._target_={LIGHTNING}.TQDMProgressBar"], "callbacks.bar: .*add ~callbacks.progress_bar"),
         ([f"+callbacks.swa={{_target_: {LIGHTNING}.StochasticWeightAveraging, swa_lrs: 0.1}}"], "callbacks.swa .*ema"),
@@ -463,3 +467,17 @@ def test_what_is_missed_without_a_part_of_control_is_said(compose, tmp_path, cap
     assert f"control.{name} is left out: {words}" in caplog.text
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
     assert (tmp_path / "metrics.json").exists() == (name != "record")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["logger=csv", "+logger.csv.foo=1"], "logger.csv.foo"),
+        (["callbacks.checkpoint.every_n_steps=0"], "callbacks.checkpoint.every_n_steps=0"),
+        ([f"+callbacks.mine={{_target_: {KEEPS}, every_n_steps: 0}}"], "callbacks.mine.every_n_steps=0"),
+    ],
+)
+def test_an_argument_that_is_refused_is_named_by_its_key(compose, overrides, key):
+    with pytest.raises(InstantiationException) as refused:
+        build_trainer(compose(*overrides))
+    assert explain(refused.value, None, overrides).startswith(key)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lightning import Callback
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
@@ -21,6 +22,9 @@ def check_callbacks(callbacks: dict[str, Any], has_scores: bool, has_loggers: bo
     Raises:
         ValueError: for the first of them; the message names its key.
     """
+    for key, callback in callbacks.items():
+        if not isinstance(callback, Callback):
+            raise ValueError(f"{key}={callback} is not a callback; write {key}={{_target_: …}}")
     bars = [key for key, callback in callbacks.items() if isinstance(callback, ProgressBar)]
     if len(bars) > 1:
         raise ValueError(f"{bars[-1]}: there is a progress bar already; add ~{bars[0]}")

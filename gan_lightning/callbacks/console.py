@@ -41,7 +41,7 @@ class Console(Callback):
 
     def __init__(self, every_n_steps: int = 200) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"callbacks.console.every_n_steps={every_n_steps} must be 1 or more; try 200")
+            raise ValueError(f"every_n_steps={every_n_steps} must be 1 or more; try 200")
         self.every_n_steps = every_n_steps
         self.line_level = logging.DEBUG if sys.stdout.isatty() else logging.INFO  # the console shows INFO
 

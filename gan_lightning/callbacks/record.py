@@ -14,7 +14,7 @@ from gan_lightning import __version__
 from gan_lightning.callbacks.evaluation import evaluation_of
 from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.files import python, shorten, written_whole
-from gan_lightning.runs.current import overrides
+from gan_lightning.runs.folder import overrides
 from gan_lightning.runs.resume import save_end, scores_until
 from gan_lightning.runs.state import METRICS, run_state
 from gan_lightning.runs.typed import as_argument, rerun_command
@@ -43,7 +43,7 @@ class Record(Callback):
             self.scored = scores_until(Path(trainer.default_root_dir), self.resumed_at)
 
     def on_train_batch_end(self, trainer: Trainer, gan: LightningModule, *_: Any) -> None:
-        # Nothing refuses a resumed run any more: its earlier end is forgotten.
+        # The resumed run works: save its new end.
         if trainer.ckpt_path and gan.global_step == self.resumed_at + 1:
             if trainer.is_global_zero:
                 save_end(Path(trainer.ckpt_path), self.ends)

@@ -29,7 +29,7 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, every_n_steps: int | None = None, monitor: str = "metrics/fid") -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"callbacks.checkpoint.every_n_steps={every_n_steps} must be 1 or more, or null")
+            raise ValueError(f"every_n_steps={every_n_steps} must be 1 or more, or null")
         self.every_n_steps = every_n_steps
         self.monitor = monitor
         self.sign = 1 if direction_of(monitor) == "minimize" else -1

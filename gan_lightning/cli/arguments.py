@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
 from hydra.errors import OverrideParseException
 
-from gan_lightning.cli.errors import UsageError, explain_flag, explain_syntax
+from gan_lightning.cli.errors import UsageError, explain_flag, explain_syntax, typed_key
 from gan_lightning.files import PACKAGE, conf_dir, groups, options, python
 from gan_lightning.runs.typed import as_typed, to_hydra
 
@@ -52,6 +52,10 @@ def _check(override: str) -> None:
         raise UsageError(f"{override!a} is not UTF-8; rename it, or set LC_ALL=C.UTF-8")
     if re.fullmatch(r"\+*hydra\.job\.chdir=true", override, re.IGNORECASE):
         raise UsageError(f"{override}: paths start at the folder where you type the command; leave it out")
+    if found := re.fullmatch(r"[+~]*(gan(?:\.[\w.]+)?)(=.*)?", override):
+        key = typed_key(found[1])
+        way_out = "type the key that it refers to" if key == found[1] else f"type {key}{found[2] or '=…'}"
+        raise UsageError(f"{override}: the block gan only refers to other keys; {way_out}")
 
 
 def _use_folder(args: argparse.Namespace, flags: list[str]) -> list[str]:
@@ -83,7 +87,7 @@ def _none_for(override: str, config_name: str) -> str:
         return f"{key}={nothing[0]}"
     if key in ("experiment", "sweep"):  # conf/ chooses none
         return override
-    part = f", a part of it with ~{key}.<name>" if key in ("callbacks", "control") else ""
+    part = f" as a whole, but ~{key}.<name> leaves out a part" if key in ("callbacks", "control") else ""
     raise UsageError(f"{override}: it cannot be left out{part}; {key} is one of {', '.join(options(key))}")
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_lightning.cli.errors import explain_clipping, typed_key
 from gan_lightning.files import conf_dir, shorten
-from gan_lightning.runs.current import choices, overrides
+from gan_lightning.runs.folder import choices, overrides
 from gan_lightning.runs.resume import SCHEDULES
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,8 @@ def check(config: DictConfig) -> None:
         if part and "_target_" not in part:
             raise ValueError(f"{group}={{{', '.join(part)}: …}}: {group}=none has no settings; choose a {group}")
     _check_trainer(config.trainer)
+    if config.cuda_graph and not config.control.get("cuda_graph"):
+        raise ValueError("cuda_graph=true has no effect without control.cuda_graph; put that back, or cuda_graph=false")
     if not config.metrics:
         _tell_unscored()
 

@@ -34,8 +34,7 @@ from gan_lightning.cli.help import help_text
 from gan_lightning.cli.log import log_warnings
 from gan_lightning.cli.processes import FULL_ERROR, check_launcher, end_with_parent, parent_ends, rank
 from gan_lightning.files import BYTES, conf_dir, shorten
-from gan_lightning.runs.folder import typed_overrides
-from gan_lightning.runs.name import run_name
+from gan_lightning.runs.folder import run_name, typed_overrides
 from gan_lightning.runs.state import ERROR, run_state
 from gan_lightning.terminal import Outlet, open_outlets, say, use_utf_8
 
@@ -85,7 +84,7 @@ def _run(main: Callable[[DictConfig], None], config_name: str) -> int:
     @functools.wraps(main)
     def job(config: DictConfig) -> None:
         started, asked = time.time(), copy.deepcopy(config)  # building from a config resolves its references in place
-        del os.environ[FULL_ERROR]  # it is ours: processes that the job starts must not take it for the user's
+        os.environ.pop(FULL_ERROR, None)  # it is ours: processes that the job starts must not take it for the user's
         log_warnings()
         if rank() > 0:
             threading.Thread(target=end_with_parent, daemon=True).start()

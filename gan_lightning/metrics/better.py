@@ -1,4 +1,4 @@
-"""The table of metrics: which way is better, how many digits to show, what each says.
+"""The table of metrics: which way is better, how many digits to show.
 
 The evaluation, checkpoints, sweeps and the leaderboard ask here. A score `x` is `metrics/x` in TensorBoard and in
 metrics.json.
@@ -14,7 +14,6 @@ DIRECTIONS: tuple[Direction, Direction] = ("minimize", "maximize")
 @dataclass(frozen=True)
 class Metric:
     name: str
-    says: str
     larger_is_better: bool = False
     in_line: bool = False  # is it in the line that a training writes after each evaluation?
     digits: int = 3  # after the point, in that line
@@ -23,25 +22,25 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("fid", "Frechet distance from the real images' features", in_line=True),
-        Metric("kid", "kernel distance from the real images' features", in_line=True),
-        Metric("kid_stderr", "standard error of kid"),
-        Metric("precision", "share of samples that look real", larger_is_better=True, in_line=True),
-        Metric("recall", "share of real images that samples come near", larger_is_better=True, in_line=True),
-        Metric("density", "precision that outliers do not raise", larger_is_better=True),
-        Metric("coverage", "recall that outliers do not raise", larger_is_better=True, in_line=True),
-        Metric("memorised", "share of samples too near to one training image; 0.01 of real images", in_line=True),
-        Metric("nearest_ratio", "distance to the nearest training image; 1 for real images", larger_is_better=True),
-        Metric("variety", "spread of the samples over that of real images", larger_is_better=True),
-        Metric("inception_score", "are the samples of clear classes, and of all?", larger_is_better=True),
-        Metric("sure_share", "share of samples of whose class the judge is sure", larger_is_better=True),
-        Metric("conditional_accuracy", "share of the class asked for", larger_is_better=True, in_line=True),
-        Metric("class_kl", "KL divergence of the class histogram from the data's"),
-        Metric("classes_missing", "classes without one sample"),
-        Metric("class_excess", "the most over-drawn class: how many times as often as in the data"),
-        Metric("modes", "modes found, of stacked images", larger_is_better=True, in_line=True, digits=0),
-        Metric("modes_kl", "KL divergence of the modes from equally frequent ones", in_line=True, digits=4),
-        Metric("modes_kl_data", "KL divergence of the modes from the data's, less its bias", in_line=True, digits=4),
+        Metric("fid", in_line=True),  # Frechet distance from the real images' features
+        Metric("kid", in_line=True),  # kernel distance from the real images' features
+        Metric("kid_stderr"),  # standard error of kid
+        Metric("precision", larger_is_better=True, in_line=True),  # share of samples that look real
+        Metric("recall", larger_is_better=True, in_line=True),  # share of real images that samples come near
+        Metric("density", larger_is_better=True),  # precision that outliers do not raise
+        Metric("coverage", larger_is_better=True, in_line=True),  # recall that outliers do not raise
+        Metric("memorised", in_line=True),  # share of samples too near to one training image; 0.01 of real images
+        Metric("nearest_ratio", larger_is_better=True),  # distance to the nearest training image; 1 for real images
+        Metric("variety", larger_is_better=True),  # spread of the samples over that of real images
+        Metric("inception_score", larger_is_better=True),  # are the samples of clear classes, and of all?
+        Metric("sure_share", larger_is_better=True),  # share of samples of whose class the judge is sure
+        Metric("conditional_accuracy", larger_is_better=True, in_line=True),  # share of the class asked for
+        Metric("class_kl"),  # KL divergence of the class histogram from the data's
+        Metric("classes_missing"),  # classes without one sample
+        Metric("class_excess"),  # the most over-drawn class: how many times as often as in the data
+        Metric("modes", larger_is_better=True, in_line=True, digits=0),  # modes found, of stacked images
+        Metric("modes_kl", in_line=True, digits=4),  # KL divergence of the modes from equally frequent ones
+        Metric("modes_kl_data", in_line=True, digits=4),  # KL divergence of the modes from the data's, less its bias
     )
 }
 LARGER = {f"metrics/{metric.name}" for metric in METRICS.values() if metric.larger_is_better} | {

@@ -20,7 +20,7 @@ from gan_lightning.conditioning import Conditioning
 from gan_lightning.ema import EMA
 from gan_lightning.files import written_whole
 from gan_lightning.gan import CHECKPOINT_VERSION, GAN
-from gan_lightning.runs.folder import find_checkpoint, other_checkpoints
+from gan_lightning.runs.folder import find_checkpoint
 from gan_lightning.terminal import one_line
 
 MODELS = "gan_lightning.models."
@@ -62,23 +62,22 @@ class AtomicCheckpointIO(CheckpointIO):
 def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. No code in it is run, and it takes no more memory than the file is long.
 
-    Args:
-        key: the key that the user typed the path for, for the error.
-
     Raises:
-        ValueError: if it is damaged, not of this project or of a newer version, or holds more than plain data.
+        ValueError: if it is damaged, not of this project or of a newer version, or holds more than plain data. `key` is
+            what the user typed the path for.
     """
     path = Path(path)
     try:
         fault = _find_fault(path)
         checkpoint: Any = None if fault else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, and their messages about pickles do not help a user
-        whole = [file for file in other_checkpoints(path) if _is_whole(file)]
-        offer = f"; this one is whole: {whole[0]}" if whole else ""
-        what = f"is damaged or not a checkpoint of this project ({type(error).__name__})"
-        if not _is_archive(path):
-            what = "is not a checkpoint of this project: torch.save's old format, or another kind of file"
-        raise ValueError(f"{key}={path} {what}{offer}") from error
+        others = [file for file in path.parent.glob("*.ckpt") if file != path and _is_whole(file)]
+        newest = max(others, key=lambda file: file.stat().st_mtime, default=None)
+        what = "is not a checkpoint of this project: torch.save's old format, or another kind of file"
+        with path.open("rb") as file:
+            if file.read(2) in (b"PK", b""):  # as torch.save begins, whole or cut short
+                what = f"is damaged or not a checkpoint of this project ({type(error).__name__})"
+        raise ValueError(f"{key}={path} {what}" + (f"; this one is whole: {newest}" if newest else "")) from error
     if fault:
         raise ValueError(f"{key}={path} {fault}; refused")
     about = checkpoint.get("gan_lightning") if isinstance(checkpoint, dict) else None
@@ -86,23 +85,14 @@ def read_checkpoint(path: str | Path, key: str = "ckpt") -> dict[str, Any]:
         raise ValueError(f"{key}={path} is not a checkpoint of gan_lightning")
     version = about.get("version")
     if not isinstance(version, int) or version > CHECKPOINT_VERSION:
-        raise ValueError(
-            f"{key}={path} has format {one_line(version, SHORT)}, this version reads {CHECKPOINT_VERSION}; "
-            "update gan_lightning"
-        )
+        known = f"this version reads {CHECKPOINT_VERSION}"
+        raise ValueError(f"{key}={path} has format {one_line(version, SHORT)}, {known}; update gan_lightning")
     for name, tensor in _tensors(checkpoint):
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError(
-                f"{key}={path}: {one_line(name, SHORT)} has the shape {tuple(tensor.shape)}, which unfolds "
-                f"{tensor.untyped_storage().nbytes()} bytes to {tensor.numel() * tensor.element_size()}; refused"
-            )
+        needed, there = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+        if needed > there:
+            shape = f"{one_line(name, SHORT)} has the shape {tuple(tensor.shape)}"
+            raise ValueError(f"{key}={path}: {shape}, which unfolds {there} bytes to {needed}; refused")
     return checkpoint
-
-
-def _is_archive(path: Path) -> bool:
-    """Does a file begin like one that torch.save writes by default, whole or cut short?"""
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"")
 
 
 def _find_fault(path: Path) -> str | None:
@@ -113,10 +103,8 @@ def _find_fault(path: Path) -> str | None:
             return f"of {path.stat().st_size} bytes would unpack to {size}"
         for entry in entries:
             if entry.filename.lower().endswith(".pkl"):
-                words = pickletools.genops(archive.read(entry))
-                named = (str(argument) for opcode, argument, _ in words if opcode.name == "GLOBAL")
-                for name in named:
-                    if not PLAIN.fullmatch(name):
+                for opcode, name, _ in pickletools.genops(archive.read(entry)):
+                    if opcode.name == "GLOBAL" and not PLAIN.fullmatch(str(name)):
                         return f"asks for {one_line(name, SHORT).replace(' ', '.')}, which is no plain data"
     return None
 
@@ -141,12 +129,9 @@ def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
 
 
 def load_gan(path: str | Path) -> GAN:
-    """Build the networks of a checkpoint with their weights, ready for `sample`. No other file is needed.
+    """Build the networks of a checkpoint or a run folder with their weights, ready for `sample`.
 
-    The weights are float32, even if the run was trained with trainer.precision=64-true.
-
-    Args:
-        path: a checkpoint or a run folder.
+    No other file is needed. The weights are float32, even if the run was trained with trainer.precision=64-true.
 
     Raises:
         ValueError: if the file is damaged, of a newer version, or asks for anything but this package's networks.
@@ -154,7 +139,7 @@ def load_gan(path: str | Path) -> GAN:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     try:
-        return _build_gan(checkpoint).eval()
+        return _build_gan(checkpoint)
     except Exception as error:
         reason = one_line(error, 400) or type(error).__name__
         raise ValueError(f"ckpt={file} cannot be used: {reason}") from error
@@ -183,20 +168,17 @@ def _build_gan(checkpoint: dict[str, Any]) -> GAN:
     check_weights(gan, weights)
     _check_shapes(gan)
     # Copied: two names in a file may share memory. Assigned: what the file lacks stays "meta" and cannot go unnoticed.
-    filled = {
-        name: torch.empty_like(wanted, device="cpu").copy_(weights[name]) for name, wanted in gan.state_dict().items()
+    own = {
+        name: torch.empty_like(tensor, device="cpu").copy_(weights[name]) for name, tensor in gan.state_dict().items()
     }
-    gan.load_state_dict(filled, assign=True)
+    gan.load_state_dict(own, assign=True)
     return gan
 
 
 def check_weights(gan: GAN, weights: Mapping[str, Any]) -> None:
     """Raises ValueError for the first tensor of the networks that the file lacks, or has in another shape."""
     # Not the state_dict: a buffer that is not part of it could not be filled.
-    wanted = {
-        **dict(gan.named_parameters(remove_duplicate=False)),
-        **dict(gan.named_buffers(remove_duplicate=False)),
-    }
+    wanted = dict([*gan.named_parameters(remove_duplicate=False), *gan.named_buffers(remove_duplicate=False)])
     for name, tensor in wanted.items():
         found = weights.get(name)
         if not isinstance(found, Tensor):
@@ -230,14 +212,10 @@ def _check_shapes(gan: GAN) -> None:
 
 
 def build_network(config: Any) -> nn.Module:
-    """A network of this package from its config.
+    """A network of this package from its config; ValueError for any other `_target_`, and for a config too large.
 
     Hydra's instantiate is not used: it resolves `${...}` first, which reads the environment and can make new
     `_target_`s.
-
-    Raises:
-        ValueError: if `_target_`, here or further down, is anything but a network defined in `gan_lightning.models`,
-            or the config is larger than a network needs.
     """
     _check_config(config)
     network = _build(config)
@@ -247,29 +225,28 @@ def build_network(config: Any) -> nn.Module:
 
 
 def _check_config(config: Any) -> None:
-    """Raises ValueError for a config that could take long to build: too many values, too deep, too large numbers.
-
-    It may contain itself.
-    """
+    """Raises ValueError for a config that could take long to build. It may contain itself."""
     stack, num_values = [(config, 0)], 0
     while stack:
         value, depth = stack.pop()
+        fault = ""
         if isinstance(value, dict | list | tuple):
             num_values += len(value)
             if num_values > MAX_VALUES:
-                raise ValueError(f"it asks for a network with more than {MAX_VALUES} settings; refused")
-            if depth >= MAX_DEPTH:
-                raise ValueError(f"it asks for a network with settings more than {MAX_DEPTH} deep; refused")
-            items = [*value, *value.values()] if isinstance(value, dict) else value
-            stack += [(item, depth + 1) for item in items]
+                fault = f"more than {MAX_VALUES} settings"
+            elif depth >= MAX_DEPTH:
+                fault = f"settings more than {MAX_DEPTH} deep"
+            else:
+                items = [*value, *value.values()] if isinstance(value, dict) else value
+                stack += [(item, depth + 1) for item in items]
         elif isinstance(value, int) and abs(value) > MAX_NUMBER:
-            raise ValueError(
-                f"it asks for a network with the number {one_line(value, SHORT)}, above {MAX_NUMBER}; refused"
-            )
+            fault = f"the number {one_line(value, SHORT)}, above {MAX_NUMBER}"
         elif isinstance(value, str) and len(value) > MAX_TEXT:
-            raise ValueError(f"it asks for a network with a text of more than {MAX_TEXT} characters; refused")
+            fault = f"a text of more than {MAX_TEXT} characters"
         elif value is not None and not isinstance(value, int | float | str):
-            raise ValueError(f"it asks for a network with a {type(value).__name__} as a setting; refused")
+            fault = f"a {type(value).__name__} as a setting"
+        if fault:
+            raise ValueError(f"it asks for a network with {fault}; refused")
 
 
 def _build(config: Any) -> Any:

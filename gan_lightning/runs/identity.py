@@ -17,12 +17,13 @@ KEYS: dict[Role, tuple[str, ...]] = {
         "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.sync_batchnorm", "trainer.precision",
         "trainer.use_distributed_sampler", "trainer.limit_train_batches",
         "experiment",  # a group without a block of its own
+         "control.record",  # without it a resumed run keeps neither its end nor its scores
     ),
     "scores": (    # what a run is scored with; only scores of the same kind may be compared
         "metrics", "data.num_val_samples", "trainer.limit_val_batches",
     ),
     "observes": (  # it watches, or says how the same numbers are computed
-        "callbacks", "logger", "cuda_graph", "sweep", "hydra", "trainer.check_val_every_n_epoch",
+        "callbacks", "logger", "cuda_graph", "control.cuda_graph", "sweep", "hydra", "trainer.check_val_every_n_epoch",
         "trainer.num_sanity_val_steps", "trainer.log_every_n_steps", "trainer.enable_model_summary",
         "trainer.enable_progress_bar",
     ),
@@ -60,9 +61,7 @@ def setting(config: Mapping[Any, Any]) -> dict[str, Any]:
     """The keys and values that runs must share if their scores are put together; the seed is not one of them.
 
     A data set without hashes (a folder of one's own pictures) is known by its place alone, so `data.root` is in.
-
-    Args:
-        config: of a run, as plain containers. References in it need not be resolved.
+    References in the config need not be resolved.
     """
     keys = flatten(config)
     shared = {key: value for key, value in keys.items() if role_of(key) in ("trains", "scores", "ends")}
@@ -80,10 +79,6 @@ def hyperparameters(choices: Mapping[str, str], settings: Mapping[str, Any]) -> 
     """What a run's score may follow from, for the columns of HParams: the groups' options, and the keys that train.
 
     Lists and null become text, which is all that a tracker can store of them.
-
-    Args:
-        choices: the option of each group, `{"model": "mlp"}`.
-        settings: dotted keys and their values.
     """
     chosen = {group: option for group, option in choices.items() if find_role(group) == "trains" and option}
     keys = {

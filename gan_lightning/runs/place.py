@@ -7,11 +7,9 @@ from typing import Any
 
 
 def set_place(fit_loop: dict[str, Any], iteration: int, num_batches: int) -> None:
-    """Make the saved progress of Lightning's loops say that so many iterations are done, and nothing is half done.
+    """Make the progress in `checkpoint["loops"]["fit_loop"]` say: so many iterations are done, and none is half done.
 
     Args:
-        fit_loop: `checkpoint["loops"]["fit_loop"]`.
-        iteration: done so far.
         num_batches: iterations in an epoch.
     """
     epoch, within = divmod(iteration, num_batches)

@@ -24,42 +24,25 @@ SWEEP_LOG = "sweep.log"  # in a sweep's folder
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk.
-
-    Args:
-        folder: of the run.
-        state: done, failed and so on, see `RunState`.
-        score: the metric that is asked for; None if there is none yet.
-        seconds: that the run took; None if this is not known.
-        seed: of the run.
-        settings: the overrides that were typed for it, without the seed.
-        command: that repeats the run.
-    """
+    """A run on disk."""
 
     folder: Path
     state: RunState
-    score: float | None
-    seconds: float | None
+    score: float | None  # the metric that is asked for, if there is one yet
+    seconds: float | None  # that the run took, if this is known
     seed: Any
-    settings: tuple[str, ...]
-    command: str
+    settings: tuple[str, ...]  # the overrides that were typed for it, without the seed
+    command: str  # that repeats the run
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed."""
 
-    Args:
-        runs: at least one, the best first.
-        mean: of the scores of the runs that are done; None without any.
-        std: standard deviation of the same scores, with n - 1; None for fewer than two.
-        settings: the overrides that were typed for them, without those that all runs share.
-    """
-
-    runs: list[Run]
-    mean: float | None
-    std: float | None
-    settings: tuple[str, ...]
+    runs: list[Run]  # at least one, the best first
+    mean: float | None  # of the scores of the runs that are done; None without any
+    std: float | None  # standard deviation of the same scores, with n - 1; None for fewer than two
+    settings: tuple[str, ...]  # the overrides that were typed for them, without those that all runs share
 
     @property
     def state(self) -> str:
@@ -113,9 +96,12 @@ def rank_runs(folder: Path, metric: str, direction: str | None = None) -> list[R
         groups.setdefault(key, []).append(run)
     common = set.intersection(*(set(run.settings) for runs in groups.values() for run in runs)) if groups else set()
     rows = [as_row(runs, sign, common) for runs in groups.values()]
-    return sorted(
-        rows, key=lambda row: (row.mean is None, sign * (row.mean or 0), STATES.index(row.runs[0].state.name))
-    )
+    return sorted(rows, key=lambda row: place(row.mean, sign, row.runs[0].state))
+
+
+def place(score: float | None, sign: int, state: RunState) -> tuple[bool, float, int]:
+    """What to sort by: the best score first, then by state."""
+    return score is None, sign * (score or 0), STATES.index(state.name)
 
 
 def read_run(folder: Path, seed: Any, metric: str) -> Run:
@@ -133,7 +119,7 @@ def read_run(folder: Path, seed: Any, metric: str) -> Run:
 
 
 def as_row(runs: list[Run], sign: int, common: set[str]) -> Row:
-    runs = sorted(runs, key=lambda run: (run.score is None, sign * (run.score or 0), STATES.index(run.state.name)))
+    runs = sorted(runs, key=lambda run: place(run.score, sign, run.state))
     by_seed = {run.seed: run.score for run in runs if run.state.name == "done" and run.score is not None}
     scores = list(by_seed.values())
     return Row(

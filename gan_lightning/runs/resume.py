@@ -44,10 +44,9 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
     wanted = [override.value() for override in parsed if override.key_or_group == "resume"]
     if not wanted or wanted[-1] is None:
         return None
+    typed = f"resume={wanted[-1]}"
     if any(override.is_sweep_override() for override in parsed):
-        raise ValueError(
-            f"resume={wanted[-1]}: a comma separates several runs; quote a value that has one: \"key='a,b'\""
-        )
+        raise ValueError(f"{typed}: a comma separates several runs; quote a value that has one: \"key='a,b'\"")
     file = find_checkpoint(str(wanted[-1]), key="resume").resolve()
     run, config = run_folder(file), run_config(file, key="resume")
     chosen, _ = chosen_options(run), typed_overrides(run)  # read before anything is written: a broken file is refused
@@ -65,42 +64,36 @@ def resumed_overrides(overrides: list[str]) -> tuple[Path, list[str]] | None:
         elif override.is_delete() or not _is_same(config, key, override.value()):
             may_move = key not in LENGTH or not has_end_in_schedule(config)
             (kept if role_of(key) == "ends" and may_move else refused).append(text)
-    folders = ("hydra.run.dir", "trainer.default_root_dir")
-    elsewhere = [o for o in parsed if o.key_or_group in folders and Path(str(o.value())).resolve() != run]
-    if elsewhere:
-        raise ValueError(
-            f"resume={wanted[-1]}: a run continues in its own folder; leave out {elsewhere[0].input_line}, "
-            "or copy the run's folder and resume the copy"
-        )
+    for override in parsed:
+        is_folder = override.key_or_group in ("hydra.run.dir", "trainer.default_root_dir")
+        if is_folder and Path(str(override.value())).resolve() != run:
+            way_out = f"leave out {override.input_line}, or copy the run's folder and resume the copy"
+            raise ValueError(f"{typed}: a run continues in its own folder; {way_out}")
     if refused:
-        raise ValueError(
-            f"resume={wanted[-1]}: {', '.join(refused)} would make it another run; leave it out, "
-            "or start a new one without resume="
-        )
+        way_out = "leave it out, or start a new one without resume="
+        raise ValueError(f"{typed}: {', '.join(refused)} would make it another run; {way_out}")
     place = [f"hydra.run.dir={quote(run)}", "hydra.output_subdir=null", f"++resume={quote(file)}"]
     return run / ".hydra", [*kept, *place]
 
 
 def _is_same(config: DictConfig, key: str, value: Any) -> bool:
-    old = OmegaConf.select(config, key, throw_on_missing=False)
-    return bool(old == value) if not OmegaConf.is_config(old) else bool(OmegaConf.to_container(old) == value)
+    old = OmegaConf.select(config, key)
+    return bool((OmegaConf.to_container(old) if OmegaConf.is_config(old) else old) == value)
 
 
 # --- In the process that trains ----------------------------------------------------------------------------
 
 
 class AtEnd(ValueError):
-    """A run that is to be resumed has nothing left to do: `key` of the config is `end`, and `done` is no less."""
+    """A run that is to be resumed has nothing left to do."""
 
     exit_code = 3  # of the process: a sweep then starts the job anew, as it was killed before it had its scores
-
-    def __init__(self, path: str, key: str, done: float, end: Any, way_out: str) -> None:
-        super().__init__(f"resume={path}: the run is at its end, {key}={end}; {way_out}")
-        self.key, self.done, self.end = key, done, end
 
 
 def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> None:
     """Raises AtEnd if a run to be resumed has nothing left to do."""
+    from lightning.pytorch.callbacks import Timer
+
     path, trainer = shorten(config.resume), config.trainer
     for key, done in zip(LENGTH, (epochs_done(checkpoint), iterations_done(checkpoint)), strict=True):
         end = OmegaConf.select(config, key)
@@ -108,38 +101,27 @@ def check_end(config: DictConfig, checkpoint: dict[str, Any]) -> None:
             words = f"resume={as_argument(path)} {key}={done + max(1, done // 5)}"
             further = f"further: {python()} -m gan_lightning {words}"
             way_out = "its schedule has reached its end" if has_end_in_schedule(config) else further
-            raise AtEnd(path, key, done, end, way_out)
-    timer, state = build_timer(trainer.get("max_time")), checkpoint["callbacks"].get("Timer")
-    if timer and state:
+            raise AtEnd(f"resume={path}: the run is at its end, {key}={end}; {way_out}")
+    limit, state = trainer.get("max_time"), checkpoint["callbacks"].get("Timer")
+    if limit and state:
+        timer = Timer(OmegaConf.to_container(limit) if OmegaConf.is_config(limit) else limit)  # as Lightning's Trainer
         timer.load_state_dict(state)
         if timer.time_remaining() <= 0:
             way_out = "further: a longer one, which counts from the start of the run"
-            raise AtEnd(path, "trainer.max_time", timer.time_elapsed(), trainer.max_time, way_out)
-
-
-def build_timer(max_time: Any) -> Any:
-    """What Lightning makes of `trainer.max_time`; None without one."""
-    from lightning.pytorch.callbacks import Timer
-
-    limit = OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time
-    return Timer(limit) if limit else None
+            raise AtEnd(f"resume={path}: the run is at its end, trainer.max_time={limit}; {way_out}")
 
 
 def has_end_in_schedule(config: DictConfig) -> bool:
     """Does a schedule depend on the length of the run?"""
-    schedules = (OmegaConf.select(config, key) for key in SCHEDULES)
-    return any(
-        schedule and not schedule._target_.endswith("Constant") and schedule.get("until") is None
-        for schedule in schedules
-    )
+    schedules = filter(None, (OmegaConf.select(config, key) for key in SCHEDULES))
+    return any(not one._target_.endswith("Constant") and one.get("until") is None for one in schedules)
 
 
 def save_end(checkpoint: Path, ends: dict[str, Any]) -> None:
-    """Write the end of a resumed run to the config in its folder, for the next time that it is resumed.
+    """Write max_epochs, max_steps, max_time of a resumed run to the config in its folder, for the next resume.
 
     Args:
         checkpoint: that it goes on from.
-        ends: max_epochs, max_steps, max_time.
     """
     file = run_folder(checkpoint) / ".hydra" / "config.yaml"
     saved = OmegaConf.load(file)
@@ -170,6 +152,7 @@ def check_resumable(checkpoint: dict[str, Any], gan: GAN, path: str) -> int:
 
     try:
         epochs_done(checkpoint)
+        checkpoint["callbacks"].get("Timer")  # which `check_end` reads
         check_weights(gan, checkpoint["state_dict"])
         saved, optimizers = checkpoint["optimizer_states"], gan.configure_optimizers()
         if len(saved) != len(optimizers):
@@ -200,8 +183,8 @@ def _check_optimizer(saved: dict[str, Any], optimizer: Optimizer) -> None:
         shape = () if name == "step" else tuple(weights[number].shape)
         # A fused kernel reads beyond the end of a tensor that is too short; others raise an error.
         if isinstance(value, Tensor) and not (value.is_floating_point() and value.shape == shape):
-            is_in_it = f"{value.dtype} {tuple(value.shape)}"
-            raise ValueError(f"{one_line(name, 60)} of a weight is {is_in_it} in it, not floats {shape}")
+            found = f"{value.dtype} {tuple(value.shape)}"
+            raise ValueError(f"{one_line(name, 60)} of a weight is {found} in it, not floats {shape}")
 
 
 @contextmanager
@@ -209,12 +192,6 @@ def restoring(path: str, trainer: Trainer, iterations: int) -> Iterator[None]:
     """Around the training that continues from `path`: what Lightning and PyTorch cannot restore is said in one line.
 
     Errors of our own and of the system stay as they are, and so does any error after the next iteration.
-
-    Args:
-        iterations: that the run has done before.
-
-    Raises:
-        ValueError: for all others.
     """
     from torch import OutOfMemoryError
 

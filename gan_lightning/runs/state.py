@@ -1,30 +1,26 @@
-"""The state of a run, from the files that it leaves: is it done, running, stopped or killed?"""
+"""The state of a run, from the files in its folder: is it done, stopped, killed, or running, as its lock says?"""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gan_lightning.runs.lock import LOCK, is_locked
+from filelock import FileLock, Timeout
 
-METRICS, ERROR = "metrics.json", "error.txt"  # files in a run's folder
+from gan_lightning.files import shorten
+
+METRICS, ERROR, LOCK = "metrics.json", "error.txt", ".lock"  # files in a run's folder
 STATES = ("done", "pruned", "running", "stopped", "killed", "failed", "waiting")  # in the order of a table
 
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run.
-
-    Args:
-        name: done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting.
-        error: why a run failed, in one line; otherwise empty.
-        metrics: the content of metrics.json, empty without one.
-    """
-
-    name: str
-    error: str
-    metrics: dict[str, Any]
+    name: str  # done | pruned | stopped (its checkpoint can be resumed) | failed | running | killed | waiting
+    error: str  # why a run failed, in one line; otherwise empty
+    metrics: dict[str, Any]  # the content of metrics.json, empty without one
 
     @property
     def is_final(self) -> bool:
@@ -56,12 +52,11 @@ def run_state(run: Path) -> RunState:
         return RunState("failed", error_file.read_text(encoding="utf-8", errors="replace").strip(), metrics)
     if fault:
         return RunState("failed", fault, metrics)
-    if metrics:
-        state = metrics.get("state", "done")
-        return RunState(
-            "killed" if state == "running" else state, "", metrics
-        )  # its process is gone, or it would hold the lock
-    return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
+    if not metrics:
+        return RunState("killed" if (run / "train.log").exists() else "waiting", "", metrics)
+    state = metrics.get("state", "done")
+    is_gone = state == "running"  # or it would hold the lock
+    return RunState("killed" if is_gone else state, "", metrics)
 
 
 def _read_metrics(file: Path) -> tuple[dict[str, Any], str]:
@@ -85,3 +80,40 @@ def run_seconds(run: Path, state: RunState) -> float | None:
     if not (begun.exists() and told.exists()):
         return None
     return max(0.0, told.stat().st_mtime - begun.stat().st_mtime)
+
+
+@contextmanager
+def alone_in(folder: Path, key: str = "hydra.run.dir") -> Iterator[None]:
+    """Lock a folder for one training or one sweep: two would overwrite each other's files.
+
+    Args:
+        key: of the config, which sets the folder.
+
+    Raises:
+        ValueError: if another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=1)  # `is_locked` holds it for a moment
+    except Timeout:
+        raise ValueError(f"{key}={shorten(folder)}: another process is at work there; wait, or stop it") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove a file that is open
+            (folder / LOCK).unlink(missing_ok=True)  # before another can have it
+        lock.release()
+
+
+def is_locked(file: Path) -> bool:
+    """Does a running process hold this lock? A file that a killed process has left does not count."""
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file).acquire(timeout=0.1, poll_interval=0.02):  # longer than another `is_locked` holds it
+            return False
+    except Timeout:
+        return True
+    except OSError:  # of another user, whose file may be read but not locked
+        return file.exists()

@@ -18,8 +18,6 @@ from gan_lightning.terminal import format_seconds, printer
 if TYPE_CHECKING:
     from rich.table import Table
 
-THUMBNAIL = 160  # pixels, width of a picture in the HTML table
-
 
 def show(rows: list[Row], metric: str, out: Path, title: str, most: int = 10) -> list[Path]:
     """Write all rows to files in the folder `out`, print the first `most` of them, and return the files."""
@@ -67,9 +65,7 @@ def write_csv(rows: list[Row], file: Path, metric: str) -> None:
             for run in row.runs:
                 seconds = None if run.seconds is None else round(run.seconds, 1)
                 known = (run.score, row.mean, row.std, run.state.name, run.state.error, seconds, run.seed)
-                lines.writerow(
-                    [place, *("" if x is None else x for x in known), " ".join(row.settings), run.folder, run.command]
-                )
+                lines.writerow((place, *known, " ".join(row.settings), run.folder, run.command))  # None: empty
 
 
 PAGE = """<!DOCTYPE html>
@@ -123,17 +119,14 @@ def thumbnail(runs: Iterable[Run]) -> str:
     """An <img> of the last samples of the first run that has any; empty without them."""
     from PIL import Image
 
-    data = io.BytesIO()
     for picture in (file for run in runs for file in sorted((run.folder / "samples").glob("epoch_*.png"))[-1:]):
         try:
             with Image.open(picture) as image:
                 small = image.convert("L" if image.mode == "L" else "RGB")
         except Exception:  # Pillow raises many kinds: a killed run leaves half a picture
             continue
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        small.save(data, "PNG", optimize=True)
-        break
-    else:
-        return ""
-    text = base64.b64encode(data.getvalue()).decode()
-    return f'<img width="{small.width}" height="{small.height}" alt="samples" src="data:image/png;base64,{text}">'
+        small.thumbnail((160, 160))  # pixels
+        small.save(data := io.BytesIO(), "PNG", optimize=True)
+        text = base64.b64encode(data.getvalue()).decode()
+        return f'<img width="{small.width}" height="{small.height}" alt="samples" src="data:image/png;base64,{text}">'
+    return ""

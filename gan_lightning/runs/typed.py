@@ -28,11 +28,7 @@ def to_hydra(word: str, sweeping: bool = False) -> str:
     """`data.root=Größe` -> `data.root='Größe'`: an override that Hydra reads as the text that was typed.
 
     `null` stays null, and `${…}` a reference. Quotes around the whole value are Hydra's; a ~ at its start is the home
-    folder.
-
-    Args:
-        word: an override, as the shell passes it.
-        sweeping: whether commas separate the values of several jobs.
+    folder. `sweeping`: commas separate the values of several jobs.
     """
     key, _, value = word.partition("=")
     plain = key.lstrip("+")
@@ -98,7 +94,7 @@ def _at_home(path: str) -> str:
 
 def rerun_command(overrides: Sequence[str]) -> str:
     """The command that repeats the run of these overrides."""
-    # Another number of threads rounds sums differently.
-    threads = os.environ.get("OMP_NUM_THREADS")
-    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
-    return prefix + shlex.join(["python", "-m", "gan_lightning", *map(as_typed, overrides)])
+    threads = os.environ.get("OMP_NUM_THREADS")  # another number of them rounds sums differently
+    return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(
+        ["python", "-m", "gan_lightning", *map(as_typed, overrides)]
+    )

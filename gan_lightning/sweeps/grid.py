@@ -9,7 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from gan_lightning.metrics.better import direction_of
 from gan_lightning.runs.folder import check_new
-from gan_lightning.runs.lock import alone_in
+from gan_lightning.runs.state import alone_in
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
 from gan_lightning.sweeps.overrides import for_jobs

@@ -30,8 +30,7 @@ from gan_lightning.cli.checks import check_values, whole
 from gan_lightning.files import python, shorten
 from gan_lightning.metrics.better import Direction, direction_of
 from gan_lightning.runs.identity import setting
-from gan_lightning.runs.lock import is_locked
-from gan_lightning.runs.state import ERROR, run_state
+from gan_lightning.runs.state import ERROR, is_locked, run_state
 from gan_lightning.runs.typed import as_argument
 from gan_lightning.sweeps.ending import at_work, finish
 from gan_lightning.sweeps.launcher import ProcessLauncher
