@@ -619,6 +619,7 @@ DAMAGED = {  # (what is changed, what is said)
     "no parameter groups": (put([], *ADAM[:2], "param_groups"), "optimizer state of other weights"),
     "states of one optimizer": (put(lambda old: old[:1], "optimizer_states"), "the states of 1 optimizers, not of 2"),
     "no optimizers": (without("optimizer_states"), "it lacks optimizer_states"),
+    "callbacks in a list": (put([], "callbacks"), "no attribute"),
     "no loops": (without("loops"), "it lacks loops"),
     "no version of Lightning": (without("pytorch-lightning_version"), "pytorch-lightning_version"),
     "best is a text": (put("x", "callbacks", "Checkpoints", "best"), "str"),
