@@ -124,6 +124,8 @@ def save_end(checkpoint: Path, ends: dict[str, Any]) -> None:
         checkpoint: that it goes on from.
     """
     file = run_folder(checkpoint) / ".hydra" / "config.yaml"
+    if not file.is_file():  # resumed from Python, in a folder that no command has made
+        return
     saved = OmegaConf.load(file)
     for key, end in ends.items():
         if end != OmegaConf.select(saved, f"trainer.{key}"):
