@@ -6,6 +6,7 @@ can resume anywhere.
 """
 
 import math
+from abc import abstractmethod
 from typing import Any, Protocol
 
 
@@ -45,9 +46,9 @@ class Ramp(Schedule):
         """The iteration at which the schedule is at its end."""
         return total
 
+    @abstractmethod
     def factor(self, progress: float) -> float:
         """Factor at `progress` after warm-up: 0 at its end, 1 or more from the schedule's end on."""
-        raise NotImplementedError
 
 
 class Constant(Ramp):

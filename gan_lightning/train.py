@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
         except SystemExit:  # what Lightning makes of a Ctrl-C that Interrupt has not seen, or of the second one
             raise KeyboardInterrupt from None
         if trainer.is_global_zero:
-            log.info("\n%s", summary(trainer, resumed_at))
+            log.info("\n%s", summary(trainer))
     if ending(trainer) == "stopped" and trainer.is_global_zero:  # Lightning kills rank 0 if another one ends badly
         raise KeyboardInterrupt
 
@@ -133,7 +133,7 @@ def build_loggers(config: DictConfig, resumed_at: int) -> list[Any]:
     from gan_lightning.runs.identity import flatten, hyperparameters
     from gan_lightning.trackers.tracker import Tracker
 
-    loggers = []
+    loggers, settings = [], flatten(plain(config))
     for block in config.logger.values():
         if not block:
             continue
@@ -141,7 +141,6 @@ def build_loggers(config: DictConfig, resumed_at: int) -> list[Any]:
         folder = {"save_dir": config.trainer.default_root_dir} if takes_folder else {}
         loggers.append(logger := instantiate(block, **folder))
         if isinstance(logger, Tracker):
-            settings = flatten(plain(config))
             logger.describe(settings, hyperparameters(choices(), settings))
             if resumed_at:
                 logger.go_on(resumed_at)

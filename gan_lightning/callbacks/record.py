@@ -16,7 +16,7 @@ from gan_lightning.callbacks.scalars import final_scores
 from gan_lightning.files import python, shorten, written_whole
 from gan_lightning.runs.folder import overrides
 from gan_lightning.runs.resume import save_end, scores_until
-from gan_lightning.runs.state import METRICS, run_state
+from gan_lightning.runs.state import METRICS
 from gan_lightning.runs.typed import as_argument, rerun_command
 from gan_lightning.terminal import format_seconds
 from gan_lightning.trackers.tracker import trackers
@@ -35,6 +35,7 @@ class Record(Callback):
         self.ends = ends
         self.started = time.perf_counter()
         self.resumed_at = 0  # iterations
+        self.content: dict[str, Any] = {}  # of metrics.json, on the first device
         self.scored: dict[str, Any] = {}  # before the run was resumed: kept until there are new scores
 
     def on_train_start(self, trainer: Trainer, gan: LightningModule) -> None:
@@ -60,7 +61,7 @@ class Record(Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         batch_size = trainer.datamodule.batch_size
-        content: dict[str, Any] = self.scored | scores
+        content = self.content = self.scored | scores
         evaluation = evaluation_of(trainer)
         if evaluation and evaluation.scores:
             content["scored"] = evaluation.about()
@@ -107,14 +108,10 @@ def why_early(trainer: Trainer) -> str:
     return "a callback has asked for it"
 
 
-def summary(trainer: Trainer, resumed_at: int = 0) -> str:
-    """How the run ended, where everything is and what to do next.
-
-    Args:
-        resumed_at: iterations done before this process resumed the run.
-    """
-    folder = Path(trainer.default_root_dir)
-    state, content = ending(trainer) or "done", run_state(folder).metrics
+def summary(trainer: Trainer) -> str:
+    """How the run ended, where everything is and what to do next."""
+    folder, state = Path(trainer.default_root_dir), ending(trainer) or "done"
+    record = next((callback for callback in trainer.callbacks if isinstance(callback, Record)), None)
     name = as_argument(shorten(folder))
     below_outputs = folder.absolute().is_relative_to(Path("outputs").absolute())
     can_sample = (folder / "checkpoints" / "last.ckpt").is_file()  # not after fast_dev_run
@@ -125,9 +122,10 @@ def summary(trainer: Trainer, resumed_at: int = 0) -> str:
     lines += [f"  curves       {command}" for command in looks if command]
     if state == "stopped":
         lines.append(f"  go on        {python()} -m gan_lightning resume={name}")
-    if not content:  # ~control.record
+    if not record:  # ~control.record
         return "\n".join(lines)
-    done, in_all = trainer.global_step - resumed_at, f" ({trainer.global_step:,} in all)" if resumed_at else ""
+    content, in_all = record.content, f" ({trainer.global_step:,} in all)" if record.resumed_at else ""
+    done = trainer.global_step - record.resumed_at
     seconds = format_seconds(content["seconds"] - earlier_seconds(trainer))
     first = [f"{done:,} iterations in {seconds}{in_all}, {content['images_per_second']:,.0f} images per second"]
     if state == "done" and (reason := why_early(trainer)):

@@ -62,7 +62,7 @@ def check_numbers(config: DictConfig, config_name: str) -> None:
                 whole_number = type(number) is float and number.is_integer()
                 hint = f"; write {number:.0f}" if whole_number else ""
                 must_be = "a whole number" if kind is int else "a number"
-                raise ValueError(f"{key}={str(value).replace(' ', '')} must be {must_be}{hint}")
+                raise ValueError(f"{typed_key(key, config)}={str(value).replace(' ', '')} must be {must_be}{hint}")
 
 
 def _numbers(config: DictConfig, config_name: str) -> Iterator[tuple[str, Any, type]]:
@@ -70,10 +70,10 @@ def _numbers(config: DictConfig, config_name: str) -> Iterator[tuple[str, Any, t
     for key, default in OmegaConf.load(conf_dir() / f"{config_name}.yaml").items():
         if type(default) in (int, float):
             yield str(key), config.get(key), type(default)
-    yield from _numbers_of_block(config, config, "")
+    yield from _numbers_of_block(config, "")
 
 
-def _numbers_of_block(config: DictConfig, block: DictConfig, path: str) -> Iterator[tuple[str, Any, type]]:
+def _numbers_of_block(block: DictConfig, path: str) -> Iterator[tuple[str, Any, type]]:
     hints: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # whoever builds it says what is wrong with it
         target: Any = hydra.utils.get_object(block["_target_"])
@@ -82,10 +82,10 @@ def _numbers_of_block(config: DictConfig, block: DictConfig, path: str) -> Itera
         with contextlib.suppress(Exception):  # a value that is not set, or refers to none
             value = block[key]
             if isinstance(value, DictConfig):
-                yield from _numbers_of_block(config, value, f"{path}{key}.")
+                yield from _numbers_of_block(value, f"{path}{key}.")
             elif kind := _kind(hints.get(key)):
                 plain = OmegaConf.to_container(value) if OmegaConf.is_list(value) else value
-                yield typed_key(f"{path}{key}", config), plain, kind
+                yield f"{path}{key}", plain, kind
 
 
 def _kind(hint: Any) -> type | None:

@@ -17,7 +17,7 @@ KEYS: dict[Role, tuple[str, ...]] = {
         "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.sync_batchnorm", "trainer.precision",
         "trainer.use_distributed_sampler", "trainer.limit_train_batches",
         "experiment",  # a group without a block of its own
-         "control.record",  # without it a resumed run keeps neither its end nor its scores
+        "control.record",  # without it a resumed run keeps neither its end nor its scores
     ),
     "scores": (    # what a run is scored with; only scores of the same kind may be compared
         "metrics", "data.num_val_samples", "trainer.limit_val_batches",
